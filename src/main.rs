@@ -1,0 +1,3 @@
+//! The `tideover` binary: arguments in, exit code out.
+
+fn main() {}

@@ -1,0 +1,16 @@
+//! RESP framing: request and reply scanners, requests as spans over raw bytes, reply writers, limits. Pure.
+//!
+//! Knows no other room. Frames are found, never decoded into trees: what passes through stays the bytes it was.
+
+pub mod request;
+pub mod write;
+
+pub use request::{Request, Span};
+
+/// The protocol version of a session, as set by HELLO (RESP2 until then).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Protocol {
+    #[default]
+    Resp2,
+    Resp3,
+}
