@@ -4,3 +4,5 @@
 
 pub mod command;
 pub mod resp;
+pub mod session;
+pub mod upstream;

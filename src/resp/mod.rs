@@ -2,7 +2,9 @@
 //!
 //! Knows no other room. Frames are found, never decoded into trees: what passes through stays the bytes it was.
 
+pub mod reply;
 pub mod request;
+pub mod scan;
 pub mod write;
 
 pub use request::{Request, Span};

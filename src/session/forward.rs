@@ -1,0 +1,367 @@
+//! The upstream is well: every request goes there, over a lane or over the session's dedicated connection.
+
+use std::rc::Rc;
+
+use super::pubsub::is_subscribed_mode;
+use super::route::Ask;
+use super::state::{Pinned, Transaction, Watch};
+use super::task::{Routed, Task};
+use super::{Home, Session};
+use crate::command::{self, Flags, Name, Placement};
+use crate::resp::Protocol;
+use crate::upstream::dial;
+use crate::upstream::link::{Flush, InFlight, Link, Piece, Recipient, Verdict, Watched};
+use crate::upstream::stats::Route;
+
+impl Task {
+    #[inline]
+    pub(super) fn forward(&mut self, ask: &Ask<'_>) -> Routed {
+        let placement = command::placement(ask.spec, &ask.request);
+        let has_dedicated = self.session.dedicated.borrow().is_some();
+        if placement == Placement::Lane
+            && !has_dedicated
+            && !self.state.is_bound()
+            && ask.request.frame().len() <= self.session.settings.limits.lane_request_bytes_max
+        {
+            return self.to_lane(ask);
+        }
+        self.forward_bound(ask, placement)
+    }
+
+    #[inline]
+    fn to_lane(&mut self, ask: &Ask<'_>) -> Routed {
+        let lane = self.lane();
+        if !self.take_home(Home::Link(lane.id)) {
+            return Routed::Park;
+        }
+        self.send(&lane, ask, self.class(ask), Watched::Yes);
+        Routed::Done
+    }
+
+    /// Everything but the plain case.
+    fn forward_bound(&mut self, ask: &Ask<'_>, placement: Placement) -> Routed {
+        if self.state.blocking {
+            if !self.session.is_settled() {
+                return Routed::Park;
+            }
+            self.state.blocking = false;
+        }
+        // A transaction whose connection died is over only with its EXEC or DISCARD.
+        if self.state.transaction == Transaction::Cut {
+            return self.not_forwarded(ask);
+        }
+        if let Some(name) = ask.name()
+            && placement == Placement::Session
+        {
+            return self.session_command(ask, name);
+        }
+        if is_subscribed_mode(&self.state)
+            || self.session.confirmations.get() > 0 && self.state.key.protocol == Protocol::Resp2
+        {
+            return self.to_subscribed(ask);
+        }
+        if self.state.is_bound() {
+            return self.to_dedicated(ask, placement);
+        }
+        match placement {
+            Placement::Lane if ask.request.frame().len() <= self.session.settings.limits.lane_request_bytes_max => {
+                if !self.release_dedicated() {
+                    return Routed::Park;
+                }
+                self.to_lane(ask)
+            }
+            Placement::Lane | Placement::Dedicated | Placement::Script | Placement::Session => {
+                self.to_dedicated(ask, placement)
+            }
+        }
+    }
+
+    fn class(&self, ask: &Ask<'_>) -> InFlight {
+        match ask.came_back {
+            Some((_, class)) => class,
+            None => command::in_flight(ask.spec, &ask.request).into(),
+        }
+    }
+
+    /// Makes `home` the place of what is in flight; not while something is in flight elsewhere.
+    #[inline]
+    pub(super) fn take_home(&self, home: Home) -> bool {
+        if self.session.home.get() != home {
+            if !self.session.is_settled() {
+                return false;
+            }
+            self.session.home.set(home);
+        }
+        true
+    }
+
+    #[inline]
+    fn send(&self, link: &Link, ask: &Ask<'_>, class: InFlight, watched: Watched) {
+        let session = &self.session;
+        session.local.worker().stats.routed(Route::Forwarded);
+        session.in_flight.set(session.in_flight.get() + 1);
+        let seq = self.seq(ask);
+        let recipient: Rc<Session> = Rc::clone(session);
+        link.push(
+            recipient,
+            seq,
+            ask.request.frame(),
+            class,
+            watched,
+            session.local.turn.now_us(),
+        );
+    }
+
+    /// The session's dedicated connection, from the pool or dialled.
+    pub(super) fn dedicated(&mut self) -> Rc<Link> {
+        if let Some(link) = self.session.dedicated.borrow().as_ref()
+            && link.is_open()
+        {
+            return Rc::clone(link);
+        }
+        let owner: Rc<Session> = Rc::clone(&self.session);
+        let link = self.session.local.dedicated(&self.state.key, owner);
+        self.session.dedicated.replace(Some(Rc::clone(&link)));
+        link
+    }
+
+    /// Gives the dedicated connection back, when it carries no state; not while something is in flight on it.
+    fn release_dedicated(&mut self) -> bool {
+        if !self.session.is_settled() {
+            return false;
+        }
+        if let Some(link) = self.session.dedicated.take() {
+            if link.key == self.state.key {
+                self.session.local.give_back(&link);
+            } else {
+                link.abandon();
+            }
+        }
+        true
+    }
+
+    pub(super) fn to_dedicated(&mut self, ask: &Ask<'_>, placement: Placement) -> Routed {
+        if ask.name().is_some_and(needs_identity) && self.state.pinned == Pinned::No && !self.pin(ask.name()) {
+            return Routed::Park;
+        }
+        if ask.name() == Some(Name::Monitor) && !self.in_transaction() {
+            return self.monitor(ask);
+        }
+        let link = self.dedicated();
+        if !self.take_home(Home::Link(link.id)) {
+            return Routed::Park;
+        }
+        let blocking = ask.spec.is_some_and(|spec| spec.flags.contains(Flags::BLOCKING))
+            && !self.in_transaction()
+            && placement == Placement::Dedicated;
+        let unwatched = blocking
+            || placement == Placement::Script
+            || matches!(ask.name(), None | Some(Name::Wait | Name::Waitaof | Name::ClientPause));
+        let class = if self.in_transaction() {
+            InFlight::Queued
+        } else {
+            self.class(ask)
+        };
+        if matches!(ask.name(), Some(Name::Wait | Name::Waitaof)) && !self.in_transaction() {
+            // A fresh connection has written nothing, and Redis would report replicas that never got the session's writes.
+            self.own_write(&link);
+        }
+        self.send(&link, ask, class, if unwatched { Watched::No } else { Watched::Yes });
+        self.state.blocking = blocking;
+        Routed::Done
+    }
+
+    /// Gives the connection an offset of its own in the replication stream, behind every write that this session had answered.
+    fn own_write(&self, link: &Link) {
+        let now_us = self.session.local.turn.now_us();
+        link.push_ignored(Rc::new(Ignored), &dial::command(&["PING"]), now_us);
+    }
+
+    /// The connection becomes the session's for good, with its name and library. False while something is in flight elsewhere.
+    fn pin(&mut self, name: Option<Name>) -> bool {
+        if !self.session.is_settled() {
+            return false;
+        }
+        // One that served others knows of itself what they did.
+        if let Some(link) = self.session.dedicated.take() {
+            self.session.local.give_back(&link);
+        }
+        let owner: Rc<Session> = Rc::clone(&self.session);
+        let link = self.session.local.dedicated_fresh(&self.state.key, owner);
+        self.session.dedicated.replace(Some(Rc::clone(&link)));
+        let now_us = self.session.local.turn.now_us();
+        let said = [
+            (&["CLIENT", "SETNAME"][..], &self.state.name),
+            (&["CLIENT", "SETINFO", "LIB-NAME"][..], &self.state.library_name),
+            (&["CLIENT", "SETINFO", "LIB-VER"][..], &self.state.library_version),
+        ];
+        for (words, value) in said {
+            if let Some(value) = value {
+                let mut args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+                args.push(value);
+                let request = crate::resp::request::OwnedRequest::new(&args);
+                link.push_ignored(Rc::new(Ignored), request.as_request().frame(), now_us);
+            }
+        }
+        self.state.pinned = match name {
+            Some(Name::ClientTracking | Name::ClientCaching | Name::Monitor) => Pinned::Feed,
+            Some(_) | None => Pinned::Identity,
+        };
+        true
+    }
+
+    /// Everything that comes from here on is a feed, `+OK` first.
+    fn monitor(&mut self, ask: &Ask<'_>) -> Routed {
+        if !self.session.is_settled() || !self.session.is_answered() {
+            return Routed::Park;
+        }
+        let link = self.dedicated();
+        link.set_passthrough();
+        link.push_bytes(ask.request.frame());
+        self.state.pinned = Pinned::Feed;
+        Routed::Done
+    }
+
+    /// SUBSCRIBE and its family: confirmed out of band.
+    pub(super) fn subscribe(&mut self, ask: &Ask<'_>, name: Name) -> Routed {
+        if ask.spec.is_some_and(|spec| !command::arity_ok(spec, &ask.request)) || self.in_transaction() {
+            return self.to_dedicated(ask, Placement::Dedicated);
+        }
+        // In RESP2 nothing tells a confirmation from a reply, so nothing else may be under way.
+        if self.state.key.protocol == Protocol::Resp2 && (!self.session.is_settled() || !self.session.is_answered()) {
+            return Routed::Park;
+        }
+        let link = self.dedicated();
+        if !self.take_home(Home::Link(link.id)) {
+            return Routed::Park;
+        }
+        if self.state.key.protocol == Protocol::Resp2 {
+            link.set_passthrough();
+            self.session.home.set(Home::Nowhere);
+        }
+        let confirmations = self.state.subscriptions.apply(name, &ask.request, None);
+        self.session
+            .confirmations
+            .set(self.session.confirmations.get() + confirmations);
+        self.session.local.worker().stats.routed(Route::Forwarded);
+        link.push_bytes(ask.request.frame());
+        Routed::Done
+    }
+
+    /// In the subscribed mode of RESP2 everything is passed on, and everything that comes is passed back.
+    fn to_subscribed(&mut self, ask: &Ask<'_>) -> Routed {
+        if self.state.subscriptions.is_empty() {
+            // The last confirmation ends the mode.
+            if self.session.confirmations.get() > 0 {
+                return Routed::Park;
+            }
+        }
+        let link = self.dedicated();
+        self.session.local.worker().stats.routed(Route::Forwarded);
+        if ask.name() == Some(Name::Ping) {
+            self.session.confirmations.set(self.session.confirmations.get() + 1);
+        }
+        link.push_bytes(ask.request.frame());
+        Routed::Done
+    }
+
+    /// Whether a request that arrives in pieces may be passed on now: nothing of the session is in flight.
+    pub(super) fn may_stream(&mut self) -> bool {
+        self.session.is_settled() && self.session.retries.borrow().is_empty()
+    }
+
+    /// Opens a request that is passed on while it arrives.
+    pub(super) fn open_stream(&mut self, class: InFlight) -> Rc<Link> {
+        let link = self.dedicated();
+        let session = &self.session;
+        session.home.set(Home::Link(link.id));
+        session.in_flight.set(session.in_flight.get() + 1);
+        session.local.worker().stats.routed(Route::Forwarded);
+        let recipient: Rc<Session> = Rc::clone(session);
+        link.push_streamed(recipient, session.issue(), class, session.local.turn.now_us());
+        link
+    }
+
+    /// MULTI, EXEC, DISCARD, WATCH, UNWATCH: to the dedicated connection, noting what they begin and end.
+    pub(super) fn transaction_command(&mut self, ask: &Ask<'_>, name: Name) -> Routed {
+        let begins = matches!(name, Name::Multi | Name::Watch);
+        if !begins && !self.state.is_bound() {
+            // Redis's own error (or its OK, for UNWATCH), which a lane can bring as well.
+            return if self.release_dedicated() {
+                self.to_lane(ask)
+            } else {
+                Routed::Park
+            };
+        }
+        let link = self.dedicated();
+        if !self.take_home(Home::Link(link.id)) {
+            return Routed::Park;
+        }
+        let class = match name {
+            Name::Exec => InFlight::Write,
+            _ if self.in_transaction() => InFlight::Queued,
+            _ => InFlight::Queued,
+        };
+        self.send(&link, ask, class, Watched::Yes);
+        match name {
+            Name::Multi => self.state.transaction = Transaction::Upstream,
+            Name::Exec | Name::Discard => {
+                self.state.transaction = Transaction::None;
+                self.state.watch = Watch::None;
+                if let Some(db) = self.state.selected_in_transaction.take()
+                    && name == Name::Exec
+                {
+                    self.state.key.db = db;
+                    self.lane = None;
+                }
+            }
+            Name::Watch if !self.in_transaction() => self.state.watch = Watch::Upstream,
+            Name::Unwatch if !self.in_transaction() => self.state.watch = Watch::None,
+            _ => {}
+        }
+        Routed::Done
+    }
+}
+
+/// Commands whose answer is about the connection that they come on, or that change it for good.
+fn needs_identity(name: Name) -> bool {
+    matches!(
+        name,
+        Name::ClientId
+            | Name::ClientInfo
+            | Name::ClientTracking
+            | Name::ClientTrackinginfo
+            | Name::ClientCaching
+            | Name::ClientGetredir
+            | Name::ClientNoEvict
+            | Name::ClientNoTouch
+            | Name::Monitor
+            | Name::Sync
+            | Name::Psync
+            | Name::Replconf
+    )
+}
+
+/// Takes replies that nobody waits for.
+pub(super) struct Ignored;
+
+impl Recipient for Ignored {
+    fn reply(&self, _: u64, _: &[u8], _: Piece) -> Flush {
+        Flush::NotWanted
+    }
+    fn push(&self, _: &[u8], _: Piece) -> Flush {
+        Flush::NotWanted
+    }
+    fn not_executed(&self, _: u64, _: &[u8], _: InFlight) {}
+    fn taken_back(&self, _: u64, _: &[u8], _: InFlight) {}
+    fn judge(&self, _: InFlight) -> Verdict {
+        Verdict::Answer
+    }
+    fn lost(&self, _: u64, _: &[u8], _: InFlight, _: Verdict) {}
+    fn denied(&self, _: u64, _: &str) {}
+    fn ended(&self) {}
+    fn flush(&self) {}
+    fn has_room(&self) -> bool {
+        true
+    }
+}

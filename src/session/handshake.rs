@@ -1,0 +1,445 @@
+//! HELLO, AUTH, SELECT and the rest of what a client says of itself: answered here, in every mode, so that an outage changes nothing for a client that connects.
+//!
+//! What only the upstream can judge (a password, a database) is judged by a lane's dial while it is there, and by what it judged before while it is not.
+
+use super::forward::Ignored;
+use super::pubsub::is_subscription;
+use super::route::Ask;
+use super::state::{Admission, Pinned};
+use super::task::{Routed, Task};
+use crate::command::{self, Name, Placement};
+use crate::resp::{Protocol, Request, write};
+use crate::upstream::link::{LinkKey, LinkState};
+use crate::upstream::settings::{Credentials, Identity, Secret};
+use crate::upstream::stats::Route;
+
+/// What the upstream says, or would say, of an identity in a database.
+enum Judgement {
+    Accepted,
+    /// Its error, without `-`.
+    Refused(String),
+    /// Not known yet: the session is woken when it is.
+    Pending,
+}
+
+/// What HELLO asks for.
+struct Hello {
+    protocol: Protocol,
+    credentials: Option<Credentials>,
+    name: Option<Vec<u8>>,
+}
+
+impl Task {
+    /// A command of [`Placement::Session`].
+    pub(super) fn session_command(&mut self, ask: &Ask<'_>, name: Name) -> Routed {
+        match name {
+            Name::Quit => return self.quit(ask),
+            Name::Reset => return self.reset(ask),
+            Name::Multi | Name::Exec | Name::Discard | Name::Watch | Name::Unwatch => {
+                return if self.is_forwarding() {
+                    self.transaction_command(ask, name)
+                } else {
+                    self.transaction_down(ask, name)
+                };
+            }
+            _ => {}
+        }
+        if self.in_transaction() {
+            return self.in_transaction_command(ask, name);
+        }
+        if is_subscription(name) {
+            return if self.is_forwarding() {
+                self.subscribe(ask, name)
+            } else {
+                self.subscribe_down(ask, name)
+            };
+        }
+        if let Some(spec) = ask.spec
+            && !command::arity_ok(spec, &ask.request)
+        {
+            let text = format!(
+                "-ERR wrong number of arguments for '{}' command\r\n",
+                spec.name.to_ascii_lowercase().replace(' ', "|")
+            );
+            return self.answer(ask, text.as_bytes(), Route::Local);
+        }
+        match name {
+            Name::Auth => self.auth(ask),
+            Name::Hello => self.hello(ask),
+            Name::Select => self.select(ask),
+            Name::ClientReply => self.reply_mode(ask),
+            Name::ClientSetname | Name::ClientSetinfo => self.introduce(ask, name),
+            _ => self.refuse(ask),
+        }
+    }
+
+    /// Inside MULTI these are queued like everything else; what they change is noted for the time after EXEC.
+    fn in_transaction_command(&mut self, ask: &Ask<'_>, name: Name) -> Routed {
+        if !self.is_forwarding() {
+            return self.queue_down(ask);
+        }
+        if name == Name::Select {
+            self.state.selected_in_transaction = number(ask.request.arg(1));
+        }
+        self.queue_upstream(ask)
+    }
+
+    fn judge(&mut self, key: &LinkKey) -> Judgement {
+        if !self.is_forwarding() {
+            return self.judge_down(key);
+        }
+        let lane = match self.pending_lane.take() {
+            Some(lane) if lane.key == *key => lane,
+            Some(_) | None => self.session.local.lane(key),
+        };
+        match (lane.state(), lane.refusal()) {
+            (LinkState::Up, _) => Judgement::Accepted,
+            (LinkState::Dead, Some(text)) => Judgement::Refused(text),
+            // It failed for other reasons than who asks: the breaker is told, and another attempt made.
+            (LinkState::Dead | LinkState::Draining, _) => {
+                let lane = self.session.local.lane(key);
+                self.watch_lane(lane);
+                Judgement::Pending
+            }
+            (LinkState::Dialling, _) => {
+                self.watch_lane(lane);
+                Judgement::Pending
+            }
+        }
+    }
+
+    fn watch_lane(&mut self, lane: std::rc::Rc<crate::upstream::link::Link>) {
+        if let Some(waker) = self.session.waker.borrow().as_ref() {
+            lane.watch(waker);
+        }
+        self.pending_lane = Some(lane);
+    }
+
+    fn judge_down(&self, key: &LinkKey) -> Judgement {
+        let shared = &self.session.local.shared;
+        if let Identity::Client(credentials) = &key.identity
+            && !shared.known.accepts(credentials)
+        {
+            let upstream = &shared.target.name;
+            return Judgement::Refused(format!(
+                "UNAVAILABLE AUTH was not applied: upstream \"{upstream}\" is down and has not accepted these credentials before"
+            ));
+        }
+        if key.db >= shared.facts().databases.max(key_floor(&shared.target)) {
+            return Judgement::Refused("ERR DB index is out of range".into());
+        }
+        Judgement::Accepted
+    }
+
+    /// Goes over to a key that has been accepted; a pinned connection goes along.
+    fn become_key(&mut self, key: LinkKey, commands: &[Vec<u8>]) {
+        if self.state.pinned != Pinned::No
+            && let Some(link) = self.session.dedicated.borrow().as_ref()
+            && link.is_open()
+        {
+            for command in commands {
+                link.push_ignored(std::rc::Rc::new(Ignored), command, self.session.local.turn.now_us());
+            }
+        }
+        if let Identity::Client(credentials) = &key.identity
+            && self.is_forwarding()
+        {
+            self.session.local.shared.known.accepted(credentials);
+        }
+        self.state.key = key;
+        self.lane = None;
+    }
+
+    fn auth(&mut self, ask: &Ask<'_>) -> Routed {
+        let credentials = match (ask.request.len(), text(ask.request.arg(1)), text(ask.request.arg(2))) {
+            (2, Some(password), _) => Credentials {
+                user: None,
+                password: Secret::new(password),
+            },
+            (3, Some(user), Some(password)) => Credentials {
+                user: Some(user),
+                password: Secret::new(password),
+            },
+            (2 | 3, _, _) => return self.answer(ask, WRONGPASS, Route::Local),
+            _ => return self.answer(ask, b"-ERR syntax error\r\n", Route::Local),
+        };
+        if !self.session.is_settled() {
+            return Routed::Park;
+        }
+        match self.authenticate(credentials, self.state.key.protocol) {
+            Judgement::Pending => Routed::Park,
+            Judgement::Accepted => self.answer(ask, b"+OK\r\n", Route::Local),
+            Judgement::Refused(text) => self.answer(ask, format!("-{text}\r\n").as_bytes(), Route::Local),
+        }
+    }
+
+    /// Checks credentials, here where the configuration asks for a password of its own, else upstream; on success the session acts as them.
+    fn authenticate(&mut self, credentials: Credentials, protocol: Protocol) -> Judgement {
+        if let Some(password) = &self.session.settings.client_password
+            && credentials.user.as_deref().is_none_or(|user| user == "default")
+        {
+            if *password != credentials.password {
+                return Judgement::Refused("WRONGPASS invalid username-password pair or user is disabled.".into());
+            }
+            self.state.admission = Admission::Granted;
+            self.state.key.protocol = protocol;
+            self.lane = None;
+            return Judgement::Accepted;
+        }
+        // The URL's own credentials are no other identity than that of sessions that never AUTH.
+        let identity = if self.session.local.shared.target.credentials.as_ref() == Some(&credentials) {
+            Identity::Url
+        } else {
+            Identity::Client(std::sync::Arc::new(credentials.clone()))
+        };
+        let key = LinkKey {
+            identity,
+            protocol,
+            ..self.state.key.clone()
+        };
+        let judgement = self.judge(&key);
+        if matches!(judgement, Judgement::Accepted) {
+            let mut words = vec!["AUTH"];
+            words.extend(credentials.user.as_deref());
+            words.push(credentials.password.reveal());
+            self.state.admission = Admission::Granted;
+            self.become_key(key, &[crate::upstream::dial::command(&words)]);
+        }
+        judgement
+    }
+
+    fn hello(&mut self, ask: &Ask<'_>) -> Routed {
+        if !self.session.is_settled() {
+            return Routed::Park;
+        }
+        let hello = match parse_hello(&ask.request, self.state.key.protocol) {
+            Ok(hello) => hello,
+            Err(error) => return self.answer(ask, format!("-{error}\r\n").as_bytes(), Route::Local),
+        };
+        let owes = self.state.admission == Admission::Owed
+            || self.session.local.shared.password_owed() && self.state.key.identity == Identity::Url;
+        let judgement = match hello.credentials {
+            Some(credentials) => self.authenticate(credentials, hello.protocol),
+            None if owes => Judgement::Refused("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time".into()),
+            None => {
+                let key = LinkKey { protocol: hello.protocol, ..self.state.key.clone() };
+                let judgement = self.judge(&key);
+                if matches!(judgement, Judgement::Accepted) {
+                    let version = if hello.protocol == Protocol::Resp3 { "3" } else { "2" };
+                    self.become_key(key, &[crate::upstream::dial::command(&["HELLO", version])]);
+                }
+                judgement
+            }
+        };
+        match judgement {
+            Judgement::Pending => Routed::Park,
+            Judgement::Refused(text) => self.answer(ask, format!("-{text}\r\n").as_bytes(), Route::Local),
+            Judgement::Accepted => {
+                if let Some(name) = hello.name {
+                    self.state.name = (!name.is_empty()).then_some(name);
+                }
+                let reply = self.hello_reply();
+                self.answer(ask, &reply, Route::Local)
+            }
+        }
+    }
+
+    fn hello_reply(&self) -> Vec<u8> {
+        let facts = self.session.local.shared.facts();
+        let protocol = self.state.key.protocol;
+        let or = |said: &str, otherwise: &str| {
+            if said.is_empty() {
+                otherwise.to_owned()
+            } else {
+                said.to_owned()
+            }
+        };
+        let mut out = Vec::new();
+        write::map(&mut out, protocol, 7);
+        for (key, value) in [
+            ("server", or(&facts.server, "redis")),
+            ("version", or(&facts.version, ASSUMED_VERSION)),
+        ] {
+            write::bulk(&mut out, key.as_bytes());
+            write::bulk(&mut out, value.as_bytes());
+        }
+        write::bulk(&mut out, b"proto");
+        write::integer(&mut out, if protocol == Protocol::Resp3 { 3 } else { 2 });
+        write::bulk(&mut out, b"id");
+        write::integer(&mut out, i64::try_from(self.session.id).unwrap_or(i64::MAX));
+        let role = match facts.role {
+            crate::upstream::dial::Role::Replica => "replica",
+            crate::upstream::dial::Role::Master | crate::upstream::dial::Role::Unknown => "master",
+        };
+        for (key, value) in [("mode", or(&facts.mode, "standalone")), ("role", role.to_owned())] {
+            write::bulk(&mut out, key.as_bytes());
+            write::bulk(&mut out, value.as_bytes());
+        }
+        write::bulk(&mut out, b"modules");
+        write::array(&mut out, 0);
+        out
+    }
+
+    fn select(&mut self, ask: &Ask<'_>) -> Routed {
+        let Some(db) = number(ask.request.arg(1)) else {
+            let error: &[u8] = match integer(ask.request.arg(1)) {
+                Some(_) => b"-ERR DB index is out of range\r\n",
+                None => b"-ERR value is not an integer or out of range\r\n",
+            };
+            return self.answer(ask, error, Route::Local);
+        };
+        if !self.session.is_settled() {
+            return Routed::Park;
+        }
+        let key = LinkKey {
+            db,
+            ..self.state.key.clone()
+        };
+        match self.judge(&key) {
+            Judgement::Pending => Routed::Park,
+            Judgement::Refused(text) => self.answer(ask, format!("-{text}\r\n").as_bytes(), Route::Local),
+            Judgement::Accepted => {
+                self.become_key(key, &[crate::upstream::dial::command(&["SELECT", &db.to_string()])]);
+                self.answer(ask, b"+OK\r\n", Route::Local)
+            }
+        }
+    }
+
+    fn reply_mode(&mut self, ask: &Ask<'_>) -> Routed {
+        let word = ask.request.arg(2).to_ascii_uppercase();
+        let seq = self.seq(ask);
+        self.session.local.worker().stats.routed(Route::Local);
+        let mut output = self.session.output.borrow_mut();
+        let reply: &[u8] = match word.as_slice() {
+            b"ON" => {
+                output.unmute(seq);
+                b"+OK\r\n"
+            }
+            b"OFF" => {
+                output.mute(seq, None);
+                b""
+            }
+            b"SKIP" => {
+                if !output.is_open_muted() {
+                    output.mute(seq, Some(seq + 1));
+                }
+                b""
+            }
+            _ => b"-ERR syntax error\r\n",
+        };
+        output.reply(seq, reply, crate::upstream::link::Piece::End);
+        Routed::Done
+    }
+
+    fn introduce(&mut self, ask: &Ask<'_>, name: Name) -> Routed {
+        if let Some(version) = self.too_old_for_setinfo(name) {
+            return self.answer(ask, version, Route::Local);
+        }
+        let (place, value, what) = match name {
+            Name::ClientSetname => (&mut self.state.name, ask.request.arg(2), "Client names"),
+            _ => match ask.request.arg(2).to_ascii_lowercase().as_slice() {
+                b"lib-name" => (&mut self.state.library_name, ask.request.arg(3), "lib-name"),
+                b"lib-ver" => (&mut self.state.library_version, ask.request.arg(3), "lib-ver"),
+                other => {
+                    let text = format!("-ERR Unrecognized option '{}'\r\n", String::from_utf8_lossy(other));
+                    return self.answer(ask, text.as_bytes(), Route::Local);
+                }
+            },
+        };
+        if value.iter().any(|byte| !(b'!'..=b'~').contains(byte)) {
+            let text = format!("-ERR {what} cannot contain spaces, newlines or special characters.\r\n");
+            return self.answer(ask, text.as_bytes(), Route::Local);
+        }
+        *place = (!value.is_empty()).then(|| value.to_vec());
+        if self.state.pinned != Pinned::No
+            && let Some(link) = self.session.dedicated.borrow().as_ref()
+            && link.is_open()
+        {
+            link.push_ignored(
+                std::rc::Rc::new(Ignored),
+                ask.request.frame(),
+                self.session.local.turn.now_us(),
+            );
+        }
+        self.answer(ask, b"+OK\r\n", Route::Local)
+    }
+
+    /// CLIENT SETINFO came with Redis 7.2: an older upstream answers that it does not know it.
+    fn too_old_for_setinfo(&self, name: Name) -> Option<&'static [u8]> {
+        let facts = self.session.local.shared.facts();
+        let mut parts = facts.version.split('.').map(|part| part.parse().unwrap_or(0));
+        let version: (u32, u32) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+        (name == Name::ClientSetinfo && !facts.version.is_empty() && version < (7, 2)).then_some(
+            b"-ERR Unknown subcommand or wrong number of arguments for 'SETINFO'. Try CLIENT HELP.\r\n".as_slice(),
+        )
+    }
+
+    pub(super) fn queue_upstream(&mut self, ask: &Ask<'_>) -> Routed {
+        self.to_dedicated(ask, Placement::Dedicated)
+    }
+}
+
+/// What is said while nothing is known of the upstream yet.
+pub(super) const ASSUMED_VERSION: &str = "7.0.0";
+const WRONGPASS: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+
+/// Databases there are at least: the one that the URL names.
+fn key_floor(target: &crate::upstream::shared::Target) -> u32 {
+    target.db + 1
+}
+
+fn text(arg: &[u8]) -> Option<String> {
+    std::str::from_utf8(arg).ok().map(str::to_owned)
+}
+
+fn integer(arg: &[u8]) -> Option<i64> {
+    std::str::from_utf8(arg).ok()?.parse().ok()
+}
+
+fn number(arg: &[u8]) -> Option<u32> {
+    integer(arg)
+        .and_then(|n| u32::try_from(n).ok())
+        .filter(|n| i32::try_from(*n).is_ok())
+}
+
+/// Errors are Redis's own, without `-`.
+fn parse_hello(request: &Request<'_>, protocol: Protocol) -> Result<Hello, String> {
+    let mut hello = Hello {
+        protocol,
+        credentials: None,
+        name: None,
+    };
+    if let Some(version) = request.get(1) {
+        hello.protocol = match integer(version) {
+            Some(2) => Protocol::Resp2,
+            Some(3) => Protocol::Resp3,
+            Some(_) => return Err("NOPROTO unsupported protocol version".into()),
+            None => return Err("ERR Protocol version is not an integer or out of range".into()),
+        };
+    }
+    let mut at = 2;
+    while let Some(option) = request.get(at) {
+        let left = request.len() - at - 1;
+        if option.eq_ignore_ascii_case(b"AUTH") && left >= 2 {
+            let (user, password) = (request.arg(at + 1), request.arg(at + 2));
+            hello.credentials = Some(Credentials {
+                user: Some(String::from_utf8_lossy(user).into_owned()),
+                password: Secret::new(String::from_utf8_lossy(password)),
+            });
+            at += 3;
+        } else if option.eq_ignore_ascii_case(b"SETNAME") && left >= 1 {
+            let name = request.arg(at + 1);
+            if name.iter().any(|byte| !(b'!'..=b'~').contains(byte)) {
+                return Err("ERR Client names cannot contain spaces, newlines or special characters.".into());
+            }
+            hello.name = Some(name.to_vec());
+            at += 2;
+        } else {
+            return Err(format!(
+                "ERR Syntax error in HELLO option '{}'",
+                String::from_utf8_lossy(option)
+            ));
+        }
+    }
+    Ok(hello)
+}

@@ -1,0 +1,364 @@
+//! One client connection: reads requests, routes each, and answers in order.
+//!
+//! At any time a session has requests in flight in one place only (its home: a lane, its dedicated connection, or the journal); a request for another
+//! place waits until they are settled. That keeps execution in order across places, and settles everything forwarded before the first append.
+
+mod down;
+mod forward;
+mod handshake;
+mod output;
+mod pubsub;
+mod route;
+mod state;
+mod task;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::Waker;
+
+use crate::resp::scan;
+use crate::upstream::again;
+use crate::upstream::io::Writer;
+use crate::upstream::link::{Flush, InFlight, Link, Piece, Recipient, Verdict};
+use crate::upstream::local::Local;
+use crate::upstream::settings::Secret;
+use crate::upstream::stats;
+
+use output::Output;
+pub use task::serve;
+
+/// Bounds of one client, and of all.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub request: scan::Limits,
+    /// Largest request that goes on a lane.
+    pub lane_request_bytes_max: usize,
+    /// Requests in flight per session.
+    pub pipeline_max: usize,
+    /// Replies that wait for a client that does not read.
+    pub reply_buffer_bytes_max: usize,
+}
+
+/// What all sessions of a listener are served with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub limits: Limits,
+    /// Sessions must AUTH with it first.
+    pub client_password: Option<Secret>,
+}
+
+/// A request that is to be routed (again), with its place in the order of replies.
+#[derive(Debug)]
+struct Retry {
+    seq: u64,
+    request: Vec<u8>,
+    class: InFlight,
+    reason: RetryReason,
+}
+
+/// Why a request is routed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RetryReason {
+    /// It was not sent.
+    NotSent,
+    /// A read whose connection died.
+    Lost,
+    /// It drew LOADING or its like: to be answered as when down.
+    NotExecuted,
+    /// A read that may not be sent again: to be answered neutrally.
+    Neutral,
+}
+
+/// Where the requests in flight are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Home {
+    Nowhere,
+    Link(u64),
+    Journal,
+}
+
+/// The part of a session that others hold: connections that bring its replies, the journal that acknowledges its writes.
+struct Session {
+    /// Unique in its process; what CLIENT ID-like local answers use.
+    id: u64,
+    local: Rc<Local>,
+    settings: Rc<Settings>,
+    writer: Writer,
+    output: RefCell<Output>,
+    retries: RefCell<VecDeque<Retry>>,
+    /// The number that the next request gets.
+    issued: Cell<u64>,
+    in_flight: Cell<usize>,
+    home: Cell<Home>,
+    waker: RefCell<Option<Waker>>,
+    /// The client's socket takes no more: the task waits until it does.
+    blocked: Cell<bool>,
+    /// To be closed without further ado.
+    dead: Cell<bool>,
+    /// While the requests lost with a connection are judged: a write of this session stands behind.
+    write_behind: Cell<bool>,
+    dedicated: RefCell<Option<Rc<Link>>>,
+    /// The dedicated connection ended on its own.
+    dedicated_ended: Cell<bool>,
+    /// The task waits for something that happens elsewhere.
+    parked: Cell<bool>,
+    /// Confirmations of (un)subscriptions, and pongs, still to come on the dedicated connection.
+    confirmations: Cell<u32>,
+    /// Confirmations that the client has had already: of subscriptions renewed after an outage.
+    swallowed: Cell<u32>,
+}
+
+impl Session {
+    /// Gives the next request its number.
+    fn issue(&self) -> u64 {
+        let seq = self.issued.get();
+        self.issued.set(seq + 1);
+        seq
+    }
+
+    /// Nothing is in flight anywhere.
+    fn is_settled(&self) -> bool {
+        self.in_flight.get() == 0
+    }
+
+    /// Everything asked is answered.
+    fn is_answered(&self) -> bool {
+        self.output.borrow().next() == self.issued.get()
+    }
+
+    /// Gives the reply to a request that is not in flight.
+    fn answer(&self, seq: u64, reply: &[u8]) {
+        self.output.borrow_mut().reply(seq, reply, Piece::End);
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// One request less in flight; whoever waits for that goes on.
+    #[inline]
+    fn landed(&self) {
+        let left = self.in_flight.get() - 1;
+        self.in_flight.set(left);
+        if left == 0 || left == self.settings.limits.pipeline_max / 2 {
+            self.settled();
+        }
+    }
+
+    fn settled(&self) {
+        if self.in_flight.get() == 0 {
+            self.home.set(Home::Nowhere);
+        }
+        self.wake_if_parked();
+    }
+
+    #[inline]
+    fn wake_if_parked(&self) {
+        if self.parked.get() {
+            self.wake();
+        }
+    }
+
+    fn retry(&self, seq: u64, request: &[u8], class: InFlight, reason: RetryReason) {
+        let mut retries = self.retries.borrow_mut();
+        let at = retries.partition_point(|retry| retry.seq < seq);
+        retries.insert(
+            at,
+            Retry {
+                seq,
+                request: request.to_vec(),
+                class,
+                reason,
+            },
+        );
+        drop(retries);
+        self.landed();
+        self.wake();
+    }
+
+    fn flush_wanted(&self) -> Flush {
+        let mut output = self.output.borrow_mut();
+        if std::mem::replace(&mut output.flush_wanted, true) {
+            Flush::NotWanted
+        } else {
+            Flush::Wanted
+        }
+    }
+
+    /// Writes what is ready; on a socket that takes no more leaves the rest to the task.
+    fn write(&self) {
+        let mut output = self.output.borrow_mut();
+        output.flush_wanted = false;
+        while !self.dead.get() {
+            let ready = output.ready();
+            if ready.is_empty() {
+                self.blocked.set(false);
+                return;
+            }
+            match self.writer.try_write(ready) {
+                Ok(written) => output.wrote(written),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    if output.waiting_bytes() > self.settings.limits.reply_buffer_bytes_max {
+                        self.dead.set(true);
+                    }
+                    if !self.blocked.replace(true) || self.dead.get() {
+                        self.wake();
+                    }
+                    return;
+                }
+                Err(_) => {
+                    self.dead.set(true);
+                    self.wake();
+                }
+            }
+        }
+    }
+
+    /// A request whose fate is not known. The name is its command's.
+    fn answer_uncertain(&self, seq: u64, request: &[u8]) {
+        stats::add(&self.local.worker().stats.uncertain_answered, 1);
+        let name = command_name(request);
+        let upstream = &self.local.shared.target.name;
+        let text = format!(
+            "-UNAVAILABLE {name} may or may not have been applied: the connection to upstream \"{upstream}\" was lost\r\n"
+        );
+        self.answer(seq, text.as_bytes());
+    }
+}
+
+/// The command's name in a request, for an error text: upper case, at most 32 characters.
+fn command_name(request: &[u8]) -> String {
+    let mut scanner = scan::Scanner::default();
+    // A name is a name whatever stands behind it: what is not complete is looked for no further.
+    drop(scanner.scan(request, &scan::Limits::default()));
+    let name = scanner.spans().first().and_then(|span| {
+        let start = span.start as usize;
+        request.get(start..start + span.len as usize)
+    });
+    let printable = |byte: &u8| {
+        if byte.is_ascii_graphic() {
+            char::from(byte.to_ascii_uppercase())
+        } else {
+            '?'
+        }
+    };
+    name.unwrap_or(b"the request").iter().take(32).map(printable).collect()
+}
+
+impl Recipient for Session {
+    #[inline]
+    fn reply(&self, seq: u64, bytes: &[u8], piece: Piece) -> Flush {
+        if self.dead.get() {
+            if piece == Piece::End {
+                self.landed();
+            }
+            return Flush::NotWanted;
+        }
+        let mut output = self.output.borrow_mut();
+        output.reply(seq, bytes, piece);
+        let flush = if std::mem::replace(&mut output.flush_wanted, true) {
+            Flush::NotWanted
+        } else {
+            Flush::Wanted
+        };
+        drop(output);
+        if piece == Piece::End {
+            self.landed();
+        }
+        flush
+    }
+
+    fn push(&self, bytes: &[u8], piece: Piece) -> Flush {
+        if pubsub::is_confirmation(bytes) {
+            let left = self.confirmations.get().saturating_sub(1);
+            self.confirmations.set(left);
+            if left == 0 {
+                self.wake_if_parked();
+            }
+            let swallowed = self.swallowed.get();
+            if swallowed > 0 {
+                self.swallowed.set(swallowed - 1);
+                return Flush::NotWanted;
+            }
+        }
+        self.output.borrow_mut().push(bytes, piece);
+        self.flush_wanted()
+    }
+
+    fn not_executed(&self, seq: u64, request: &[u8], class: InFlight) {
+        self.retry(seq, request, class, RetryReason::NotExecuted);
+    }
+
+    fn taken_back(&self, seq: u64, request: &[u8], class: InFlight) {
+        self.write_behind.set(false);
+        self.retry(seq, request, class, RetryReason::NotSent);
+    }
+
+    fn judge(&self, class: InFlight) -> Verdict {
+        match class {
+            InFlight::Read if !self.write_behind.get() => Verdict::Again,
+            InFlight::Read | InFlight::ReadAgain => Verdict::Answer,
+            InFlight::Write | InFlight::Queued => {
+                self.write_behind.set(true);
+                Verdict::Answer
+            }
+        }
+    }
+
+    fn lost(&self, seq: u64, request: &[u8], class: InFlight, verdict: Verdict) {
+        self.write_behind.set(false);
+        if !self.output.borrow_mut().withdraw(seq) {
+            self.dead.set(true);
+            self.landed();
+            self.wake();
+            return;
+        }
+        match (class, verdict) {
+            (InFlight::Read, Verdict::Again) => {
+                stats::add(&self.local.worker().stats.uncertain_resent, 1);
+                self.retry(seq, request, again(class), RetryReason::Lost);
+            }
+            (InFlight::Read | InFlight::ReadAgain, _) => self.retry(seq, request, class, RetryReason::Neutral),
+            (InFlight::Write, _) => {
+                self.answer_uncertain(seq, request);
+                self.landed();
+            }
+            (InFlight::Queued, _) => {
+                let name = command_name(request);
+                let upstream = &self.local.shared.target.name;
+                let text = format!(
+                    "-UNAVAILABLE {name} was not applied: the connection to upstream \"{upstream}\" was lost before EXEC\r\n"
+                );
+                self.answer(seq, text.as_bytes());
+                self.landed();
+            }
+        }
+    }
+
+    fn denied(&self, seq: u64, error: &str) {
+        self.answer(seq, format!("-{error}\r\n").as_bytes());
+        self.landed();
+    }
+
+    fn ended(&self) {
+        self.dedicated_ended.set(true);
+        self.wake();
+    }
+
+    fn flush(&self) {
+        self.write();
+        if self.dedicated.borrow().is_some() {
+            self.wake_if_parked();
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        !self.blocked.get() || self.output.borrow().waiting_bytes() < ROOM_BYTES
+    }
+}
+
+/// Replies of a dedicated connection are read on while fewer bytes than this wait for the client.
+const ROOM_BYTES: usize = 256 << 10;

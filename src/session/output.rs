@@ -1,0 +1,236 @@
+//! Replies towards one client: in the order of its requests, whatever order they become known in.
+
+use std::collections::VecDeque;
+
+use crate::upstream::link::Piece;
+
+/// A part of a reply that is not complete is kept back up to this size, so that it can be withdrawn when its connection dies.
+const WITHHELD_BYTES_MAX: usize = 64 << 10;
+/// Capacity that an idle client keeps.
+const KEPT_BYTES: usize = 4 << 10;
+
+/// A reply that is known before its turn.
+#[derive(Debug)]
+struct Early {
+    seq: u64,
+    bytes: Vec<u8>,
+    complete: bool,
+}
+
+/// `sent ≤ committed ≤ bytes.len()`; `next` is the request whose reply comes next.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    bytes: Vec<u8>,
+    sent: usize,
+    /// End of the last complete reply (or of a part that went out, which cannot be withdrawn).
+    committed: usize,
+    next: u64,
+    early: VecDeque<Early>,
+    /// A reply has gone out in part.
+    torn: bool,
+    /// Requests that want no reply (CLIENT REPLY OFF, SKIP): first to last, the last open-ended.
+    muted: VecDeque<(u64, Option<u64>)>,
+    /// It is on some list of those to be flushed.
+    pub(super) flush_wanted: bool,
+}
+
+impl Output {
+    /// All requests before this one are answered.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Bytes not yet taken by the client's socket, early ones included.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.bytes.len() - self.sent + self.early.iter().map(|early| early.bytes.len()).sum::<usize>()
+    }
+
+    /// Adds to the reply of request `seq`.
+    #[inline]
+    pub(super) fn reply(&mut self, seq: u64, bytes: &[u8], piece: Piece) {
+        if seq != self.next {
+            self.reply_early(seq, bytes, piece);
+            return;
+        }
+        if self.muted.is_empty() || !self.is_muted(seq) {
+            self.bytes.extend_from_slice(bytes);
+        }
+        if piece == Piece::End {
+            self.end_reply();
+        }
+    }
+
+    fn end_reply(&mut self) {
+        self.committed = self.bytes.len();
+        self.torn = false;
+        self.next += 1;
+        while let Some(early) = self.early.pop_front_if(|early| early.seq == self.next) {
+            if !self.is_muted(early.seq) {
+                self.bytes.extend_from_slice(&early.bytes);
+            }
+            if !early.complete {
+                return;
+            }
+            self.committed = self.bytes.len();
+            self.next += 1;
+        }
+    }
+
+    #[cold]
+    fn reply_early(&mut self, seq: u64, bytes: &[u8], piece: Piece) {
+        debug_assert!(seq > self.next, "a request is answered once");
+        let at = self.early.partition_point(|early| early.seq < seq);
+        match self.early.get_mut(at) {
+            Some(early) if early.seq == seq => {
+                early.bytes.extend_from_slice(bytes);
+                early.complete = piece == Piece::End;
+            }
+            Some(_) | None => {
+                self.early.insert(
+                    at,
+                    Early {
+                        seq,
+                        bytes: bytes.to_vec(),
+                        complete: piece == Piece::End,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Adds an out-of-band frame. It stands between replies, never inside one.
+    pub(super) fn push(&mut self, bytes: &[u8], piece: Piece) {
+        self.bytes.extend_from_slice(bytes);
+        if piece == Piece::End {
+            self.committed = self.bytes.len();
+        }
+    }
+
+    /// Takes back what is known in part of the reply to `seq`, whose connection died. False when some of it went out: the client cannot be told then.
+    pub(super) fn withdraw(&mut self, seq: u64) -> bool {
+        if seq == self.next {
+            if self.torn {
+                return false;
+            }
+            self.bytes.truncate(self.committed);
+        } else {
+            self.early.retain(|early| early.seq != seq);
+        }
+        true
+    }
+
+    /// What may be written now.
+    pub(super) fn ready(&mut self) -> &[u8] {
+        if self.bytes.len() - self.committed > WITHHELD_BYTES_MAX {
+            self.torn = true;
+            self.committed = self.bytes.len();
+        }
+        self.bytes.get(self.sent..self.committed).unwrap_or_default()
+    }
+
+    /// The client's socket took these many bytes of what was ready.
+    pub(super) fn wrote(&mut self, written: usize) {
+        self.sent += written;
+        if self.sent == self.bytes.len() {
+            self.bytes.clear();
+            self.bytes.shrink_to(KEPT_BYTES);
+            self.sent = 0;
+            self.committed = 0;
+        } else if self.sent > WITHHELD_BYTES_MAX {
+            self.bytes.drain(..self.sent);
+            self.committed -= self.sent;
+            self.sent = 0;
+        }
+    }
+
+    /// Wants no reply to the requests from `first` on; to `last` or until [`Output::unmute`].
+    pub(super) fn mute(&mut self, first: u64, last: Option<u64>) {
+        self.unmute(first);
+        self.muted.push_back((first, last));
+    }
+
+    /// Wants replies again, from `seq` on.
+    pub(super) fn unmute(&mut self, seq: u64) {
+        if let Some((_, last @ None)) = self.muted.back_mut() {
+            *last = Some(seq.saturating_sub(1));
+        }
+    }
+
+    /// Whether replies are off until they are wanted again.
+    pub(super) fn is_open_muted(&self) -> bool {
+        self.muted.back().is_some_and(|(_, last)| last.is_none())
+    }
+
+    fn is_muted(&mut self, seq: u64) -> bool {
+        while self
+            .muted
+            .front()
+            .is_some_and(|(_, last)| last.is_some_and(|last| last < seq))
+        {
+            self.muted.pop_front();
+        }
+        self.muted
+            .front()
+            .is_some_and(|(first, last)| *first <= seq && last.is_none_or(|last| seq <= last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(output: &mut Output) -> String {
+        let bytes = output.ready().to_vec();
+        output.wrote(bytes.len());
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn replies_leave_in_the_order_of_the_requests() {
+        let mut output = Output::default();
+        output.reply(2, b"c", Piece::End);
+        output.reply(1, b"b1", Piece::Part);
+        assert_eq!(sent(&mut output), "");
+        output.reply(0, b"a", Piece::End);
+        assert_eq!(sent(&mut output), "a");
+        output.reply(1, b"b2", Piece::End);
+        assert_eq!(sent(&mut output), "b1b2c");
+        assert_eq!(output.next(), 3);
+    }
+
+    #[test]
+    fn a_reply_in_part_is_withheld_and_can_be_withdrawn() {
+        let mut output = Output::default();
+        output.reply(0, b"a", Piece::End);
+        output.reply(1, b"half", Piece::Part);
+        assert_eq!(sent(&mut output), "a");
+        assert!(output.withdraw(1));
+        output.reply(1, b"-ERR", Piece::End);
+        assert_eq!(sent(&mut output), "-ERR");
+    }
+
+    #[test]
+    fn a_large_reply_goes_out_as_it_comes_and_cannot_be_withdrawn() {
+        let mut output = Output::default();
+        output.reply(0, &[b'x'; WITHHELD_BYTES_MAX + 1], Piece::Part);
+        assert_eq!(sent(&mut output).len(), WITHHELD_BYTES_MAX + 1);
+        assert!(!output.withdraw(0));
+        output.reply(0, b"end", Piece::End);
+        assert_eq!(sent(&mut output), "end");
+    }
+
+    #[test]
+    fn muted_requests_are_counted_but_not_answered() {
+        let mut output = Output::default();
+        output.mute(0, None);
+        output.reply(0, b"a", Piece::End);
+        output.reply(1, b"b", Piece::End);
+        output.unmute(2);
+        output.reply(2, b"c", Piece::End);
+        output.mute(3, Some(4));
+        output.reply(4, b"e", Piece::End);
+        output.reply(3, b"d", Piece::End);
+        output.reply(5, b"f", Piece::End);
+        assert_eq!(sent(&mut output), "cf");
+    }
+}

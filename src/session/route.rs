@@ -1,0 +1,202 @@
+//! Where a request goes, by the generation and the mode of its upstream.
+
+use std::rc::Rc;
+
+use super::state::{Admission, Transaction};
+use super::task::{Closing, Routed, Task};
+use super::{Retry, RetryReason};
+use crate::command::{self, Name, Spec};
+use crate::resp::scan::{Limits, Scan, Scanner};
+use crate::resp::{Request, write};
+use crate::upstream::link::InFlight;
+use crate::upstream::settings::Identity;
+use crate::upstream::shared::Mode;
+use crate::upstream::stats::Route;
+
+/// A request on its way: a new one, or one that came back.
+pub(super) struct Ask<'a> {
+    pub(super) request: Request<'a>,
+    pub(super) spec: Option<&'static Spec>,
+    /// Its place in the order of replies, where it has one already, and what it is.
+    pub(super) came_back: Option<(u64, InFlight)>,
+}
+
+impl Ask<'_> {
+    pub(super) fn name(&self) -> Option<Name> {
+        self.spec.map(|spec| spec.id)
+    }
+}
+
+impl Task {
+    /// The number of a request, given now if it is new.
+    pub(super) fn seq(&self, ask: &Ask<'_>) -> u64 {
+        ask.came_back.map_or_else(|| self.session.issue(), |(seq, _)| seq)
+    }
+
+    /// Answers a request here and now.
+    pub(super) fn answer(&self, ask: &Ask<'_>, reply: &[u8], route: Route) -> Routed {
+        self.session.local.worker().stats.routed(route);
+        self.session.answer(self.seq(ask), reply);
+        Routed::Done
+    }
+
+    /// Whether requests go upstream now.
+    pub(super) fn is_forwarding(&self) -> bool {
+        self.session.local.generation().is_multiple_of(2)
+    }
+
+    pub(super) fn route_new(&mut self, request: &Request<'_>) -> Routed {
+        // What came back goes first.
+        if !self.session.retries.borrow().is_empty()
+            || self.session.in_flight.get() >= self.session.settings.limits.pipeline_max
+        {
+            return Routed::Park;
+        }
+        let ask = Ask {
+            request: *request,
+            spec: command::lookup(request),
+            came_back: None,
+        };
+        if (self.state.admission == Admission::Owed || self.session.local.shared.password_owed())
+            && let Some(routed) = self.gate(&ask)
+        {
+            return routed;
+        }
+        if self.is_forwarding() {
+            self.forward(&ask)
+        } else {
+            self.not_closed(&ask)
+        }
+    }
+
+    pub(super) fn route_again(&mut self, retry: &Retry) -> Routed {
+        let mut scanner = Scanner::default();
+        let Ok(Scan::Request { .. }) = scanner.scan(&retry.request, &Limits::default()) else {
+            // Only whole requests in array form are ever sent and kept.
+            self.session.answer(retry.seq, b"-ERR Protocol error\r\n");
+            return Routed::Done;
+        };
+        let request = Request::new(&retry.request, scanner.spans());
+        let ask = Ask {
+            request,
+            spec: command::lookup(&request),
+            came_back: Some((retry.seq, retry.class)),
+        };
+        match retry.reason {
+            RetryReason::Neutral => self.down(&ask),
+            RetryReason::NotSent | RetryReason::Lost if self.is_forwarding() => self.forward(&ask),
+            // The breaker is about to open; should it not, the command is answered as when down all the same.
+            RetryReason::NotExecuted if self.is_forwarding() => {
+                let limit = self.session.local.shared.target.hold_timeout;
+                if self.held_until(limit) > tokio::time::Instant::now() {
+                    return Routed::Park;
+                }
+                self.release();
+                self.refuse(&ask)
+            }
+            RetryReason::NotSent | RetryReason::Lost | RetryReason::NotExecuted => self.not_closed(&ask),
+        }
+    }
+
+    /// What a session gets that has not said a password that is asked for. Nothing where it may pass.
+    fn gate(&mut self, ask: &Ask<'_>) -> Option<Routed> {
+        let owes_us = self.state.admission == Admission::Owed;
+        let owes_upstream = self.session.local.shared.password_owed()
+            && self.state.key.identity == Identity::Url
+            && self.session.local.shared.target.credentials.is_none();
+        if !owes_us && !owes_upstream {
+            return None;
+        }
+        match ask.name() {
+            Some(Name::Auth | Name::Hello | Name::Quit | Name::Reset) => None,
+            Some(_) | None => {
+                let reply: &[u8] = b"-NOAUTH Authentication required.\r\n";
+                Some(self.answer(ask, reply, Route::Local))
+            }
+        }
+    }
+
+    /// The upstream is not to be written to: held, journaled, answered neutrally, or refused.
+    fn not_closed(&mut self, ask: &Ask<'_>) -> Routed {
+        // What was forwarded is settled before anything else is done (it may yet be answered).
+        if !self.session.is_settled() && self.session.home.get() != super::Home::Journal {
+            return Routed::Park;
+        }
+        let target = &self.session.local.shared.target;
+        match self.session.local.shared.mode() {
+            Mode::Starting => self.hold(ask, target.timeouts.connect),
+            Mode::Down | Mode::Probing => self.down(ask),
+            Mode::CatchingUp => self.catching_up(ask),
+            Mode::Halted => self.halted(ask),
+            // The generation is about to move.
+            Mode::Healthy => self.hold(ask, target.hold_timeout),
+        }
+    }
+
+    /// Waits for a decision; without one in time it is as when down.
+    pub(super) fn hold(&mut self, ask: &Ask<'_>, limit: std::time::Duration) -> Routed {
+        if !self.is_held() {
+            self.session.local.worker().stats.routed(Route::Held);
+        }
+        if self.held_until(limit) > tokio::time::Instant::now() {
+            return Routed::Park;
+        }
+        self.down(ask)
+    }
+
+    /// `-UNAVAILABLE … was not applied`.
+    pub(super) fn refuse(&mut self, ask: &Ask<'_>) -> Routed {
+        let name = super::command_name(ask.request.frame());
+        let upstream = &self.session.local.shared.target.name;
+        let mut reply = Vec::new();
+        write::error(
+            &mut reply,
+            &format!("UNAVAILABLE {name} was not applied: upstream \"{upstream}\" is down"),
+        );
+        self.answer(ask, &reply, Route::Rejected)
+    }
+
+    /// The client leaves in order.
+    pub(super) fn quit(&mut self, ask: &Ask<'_>) -> Routed {
+        self.closing = Closing::AfterReplies;
+        self.answer(ask, b"+OK\r\n", Route::Local)
+    }
+
+    /// A fresh start, on the same client connection.
+    pub(super) fn reset(&mut self, ask: &Ask<'_>) -> Routed {
+        if !self.session.is_settled() {
+            return Routed::Park;
+        }
+        if let Some(link) = self.session.dedicated.take() {
+            link.abandon();
+        }
+        self.session.confirmations.set(0);
+        self.lane = None;
+        let admission = if self.session.settings.client_password.is_some() {
+            Admission::Owed
+        } else {
+            Admission::Granted
+        };
+        self.state = super::state::State::new(self.session.local.shared.target.db, admission);
+        let routed = self.answer(ask, b"+RESET\r\n", Route::Local);
+        self.session.output.borrow_mut().unmute(self.session.issued.get());
+        routed
+    }
+
+    /// The lane for the session's key.
+    pub(super) fn lane(&mut self) -> Rc<crate::upstream::link::Link> {
+        match &self.lane {
+            Some(lane) if lane.is_open() && lane.key == self.state.key => Rc::clone(lane),
+            Some(_) | None => {
+                let lane = self.session.local.lane(&self.state.key);
+                self.lane = Some(Rc::clone(&lane));
+                lane
+            }
+        }
+    }
+
+    /// Whether a transaction is under way, here or upstream.
+    pub(super) fn in_transaction(&self) -> bool {
+        self.state.transaction != Transaction::None
+    }
+}

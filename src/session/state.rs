@@ -1,0 +1,110 @@
+//! What a session has said of itself and begun: the state that a connection of its own to Redis would have.
+
+use std::collections::BTreeSet;
+
+use crate::resp::Protocol;
+use crate::upstream::link::LinkKey;
+use crate::upstream::settings::Identity;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) key: LinkKey,
+    /// Said with CLIENT SETNAME (or HELLO SETNAME), and CLIENT SETINFO.
+    pub(super) name: Option<Vec<u8>>,
+    pub(super) library_name: Option<Vec<u8>>,
+    pub(super) library_version: Option<Vec<u8>>,
+    pub(super) transaction: Transaction,
+    /// The database of a SELECT inside the transaction.
+    pub(super) selected_in_transaction: Option<u32>,
+    pub(super) watch: Watch,
+    pub(super) subscriptions: Subscriptions,
+    /// The dedicated connection is the session's for good: its identity has been asked for, or it tracks, or monitors.
+    pub(super) pinned: Pinned,
+    /// A blocking command is in flight: nothing is sent behind it.
+    pub(super) blocking: bool,
+    pub(super) admission: Admission,
+}
+
+/// Whether the session has given what `client_password` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    Granted,
+    Owed,
+}
+
+/// MULTI.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) enum Transaction {
+    #[default]
+    None,
+    /// Open on the dedicated connection.
+    Upstream,
+    /// Its connection died before EXEC: nothing of it was applied, nothing will be.
+    Cut,
+}
+
+/// WATCH.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Watch {
+    #[default]
+    None,
+    Upstream,
+    /// The connection that watched died: the next EXEC cannot be judged.
+    Lost,
+}
+
+/// Whether the session keeps its dedicated connection for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Pinned {
+    #[default]
+    No,
+    /// Its ID, its name or its like was asked for: another connection can take its place once this one ended.
+    Identity,
+    /// It is fed by the connection (MONITOR, CLIENT TRACKING): it ends with it, as it would at Redis.
+    Feed,
+}
+
+/// The channels that a session is subscribed to.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    pub(super) channels: BTreeSet<Vec<u8>>,
+    pub(super) patterns: BTreeSet<Vec<u8>>,
+    pub(super) shards: BTreeSet<Vec<u8>>,
+}
+
+impl Subscriptions {
+    pub(super) fn is_empty(&self) -> bool {
+        self.channels.is_empty() && self.patterns.is_empty() && self.shards.is_empty()
+    }
+}
+
+impl State {
+    pub(super) fn new(db: u32, admission: Admission) -> Self {
+        Self {
+            key: LinkKey {
+                db,
+                identity: Identity::Url,
+                protocol: Protocol::Resp2,
+            },
+            name: None,
+            library_name: None,
+            library_version: None,
+            transaction: Transaction::None,
+            selected_in_transaction: None,
+            watch: Watch::None,
+            subscriptions: Subscriptions::default(),
+            pinned: Pinned::No,
+            blocking: false,
+            admission,
+        }
+    }
+
+    /// The next request must go where the last ones went.
+    pub(super) fn is_bound(&self) -> bool {
+        self.transaction != Transaction::None
+            || self.watch != Watch::None
+            || self.pinned != Pinned::No
+            || !self.subscriptions.is_empty()
+    }
+}

@@ -1,0 +1,437 @@
+//! The task of a session: reads what the client sends, hands each request to routing, writes what waits, and ends when the client does.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::output::Output;
+use super::state::{Admission, Pinned, State, Transaction, Watch};
+use super::{Home, Session, Settings};
+use crate::command;
+use crate::resp::Request;
+use crate::resp::scan::{Passed, Scan, Scanner, Stream};
+use crate::upstream::io::{Reader, Writer};
+use crate::upstream::link::{InFlight, Link};
+use crate::upstream::local::Local;
+use crate::upstream::stats;
+
+/// Requests are read on while a session waits, up to this: enough to see that the client is gone.
+const INPUT_WAITING_BYTES_MAX: usize = 64 << 10;
+/// Capacity that an idle client keeps.
+const INPUT_KEPT_BYTES: usize = 4 << 10;
+/// Largest request that is gathered in memory (while it cannot be streamed, for it is to be journaled).
+const GATHERED_REQUEST_BYTES_MAX: usize = 32 << 20;
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Routed {
+    /// It is sent, answered, or journaled: the next one may come.
+    Done,
+    /// It must wait; it will be routed again.
+    Park,
+}
+
+/// How the session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closing {
+    No,
+    /// When everything asked before is answered.
+    AfterReplies,
+}
+
+/// A request that is passed on while it arrives.
+pub(super) struct Streaming {
+    stream: Stream,
+    link: Rc<Link>,
+}
+
+pub(super) struct Task {
+    pub(super) session: Rc<Session>,
+    pub(super) state: State,
+    /// The lane for the state's key, while it is open.
+    pub(super) lane: Option<Rc<Link>>,
+    /// A lane whose dial decides about an AUTH, HELLO or SELECT.
+    pub(super) pending_lane: Option<Rc<Link>>,
+    pub(super) closing: Closing,
+    reader: Reader,
+    scanner: Scanner,
+    /// Received, not routed yet.
+    input: Vec<u8>,
+    streaming: Option<Streaming>,
+    /// The client has shut down its sending side.
+    end_of_input: bool,
+    held: Option<Held>,
+}
+
+/// A request that waits for the end of something, until a deadline.
+struct Held {
+    since: Instant,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+/// Serves one client until it leaves.
+pub async fn serve(local: Rc<Local>, settings: Rc<Settings>, id: u64, reader: Reader, writer: Writer) {
+    let admission = if settings.client_password.is_some() {
+        Admission::Owed
+    } else {
+        Admission::Granted
+    };
+    let db = local.shared.target.db;
+    let session = Rc::new(Session {
+        id,
+        local: Rc::clone(&local),
+        settings,
+        writer,
+        output: RefCell::new(Output::default()),
+        retries: RefCell::default(),
+        issued: Cell::new(0),
+        in_flight: Cell::new(0),
+        home: Cell::new(Home::Nowhere),
+        waker: RefCell::default(),
+        blocked: Cell::new(false),
+        dead: Cell::new(false),
+        write_behind: Cell::new(false),
+        dedicated: RefCell::default(),
+        dedicated_ended: Cell::new(false),
+        parked: Cell::new(false),
+        confirmations: Cell::new(0),
+        swallowed: Cell::new(0),
+    });
+    let mut task = Task {
+        session: Rc::clone(&session),
+        state: State::new(db, admission),
+        lane: None,
+        pending_lane: None,
+        closing: Closing::No,
+        reader,
+        scanner: Scanner::default(),
+        input: Vec::new(),
+        streaming: None,
+        end_of_input: false,
+        held: None,
+    };
+    stats::add(&local.worker().stats.clients, 1);
+    std::future::poll_fn(|cx| task.poll(cx)).await;
+    stats::sub(&local.worker().stats.clients, 1);
+    session.dead.set(true);
+    session.waker.take();
+    if let Some(link) = session.dedicated.take() {
+        link.abandon();
+    }
+}
+
+impl Task {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.register(cx);
+        loop {
+            if self.session.dead.get() {
+                return Poll::Ready(());
+            }
+            if self.session.blocked.get() {
+                self.write_blocked(cx);
+            }
+            self.session.parked.set(false);
+            self.connection_ended();
+            self.run(cx);
+            self.session.write();
+            if self.is_over() {
+                return Poll::Ready(());
+            }
+            if self.may_not_read() || self.read(cx).is_pending() {
+                return self.idle(cx);
+            }
+        }
+    }
+
+    fn register(&self, cx: &Context<'_>) {
+        let mut waker = self.session.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Nothing to do until woken. What was written meanwhile may have found the socket full.
+    fn idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.session.blocked.get() {
+            self.write_blocked(cx);
+        }
+        if self.session.dead.get() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn write_blocked(&self, cx: &mut Context<'_>) {
+        while self.session.blocked.get() && !self.session.dead.get() {
+            match self.session.writer.poll_ready(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Ok(())) => self.session.write(),
+                Poll::Ready(Err(_)) => self.session.dead.set(true),
+            }
+        }
+        // There is room again for what the dedicated connection brings.
+        if let Some(link) = self.session.dedicated.borrow().as_ref() {
+            link.wake();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let session = &self.session;
+        if session.dead.get() {
+            return true;
+        }
+        match self.closing {
+            Closing::AfterReplies => session.is_answered() && !session.blocked.get(),
+            // A client that left waits for nothing, except for the answers to what it has sent.
+            Closing::No => {
+                self.end_of_input
+                    && (session.is_answered() || self.state.blocking || self.held.is_some())
+                    && !session.blocked.get()
+            }
+        }
+    }
+
+    /// Waiting for others, a session reads on only to see its client leave.
+    fn may_not_read(&self) -> bool {
+        self.end_of_input
+            || self.closing != Closing::No
+            || (self.session.parked.get() && self.input.len() >= INPUT_WAITING_BYTES_MAX)
+            || self.session.output.borrow().waiting_bytes() > super::ROOM_BYTES
+    }
+
+    /// One read; what it brings is routed at once, from the buffer that it was read into.
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let turn = Rc::clone(&self.session.local.turn);
+        let mut scratch = turn.scratch.borrow_mut();
+        match self.reader.poll_read(cx, &mut scratch) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(0)) => {
+                self.end_of_input = true;
+                Poll::Ready(())
+            }
+            Poll::Ready(Err(_)) => {
+                self.session.dead.set(true);
+                Poll::Ready(())
+            }
+            Poll::Ready(Ok(read)) => {
+                let bytes = scratch.get(..read).unwrap_or_default();
+                if self.input.is_empty() && !self.session.parked.get() && self.session.retries.borrow().is_empty() {
+                    let used = self.consume(bytes);
+                    self.input.extend_from_slice(bytes.get(used..).unwrap_or_default());
+                } else {
+                    self.input.extend_from_slice(bytes);
+                }
+                Poll::Ready(())
+            }
+        }
+    }
+
+    /// Routes what waits: first requests that came back, then input.
+    fn run(&mut self, cx: &mut Context<'_>) {
+        loop {
+            let Some(retry) = self.session.retries.borrow_mut().pop_front() else {
+                break;
+            };
+            if self.route_again(&retry) == Routed::Park {
+                self.session.retries.borrow_mut().push_front(retry);
+                self.park(cx);
+                return;
+            }
+        }
+        if !self.input.is_empty() {
+            let mut input = std::mem::take(&mut self.input);
+            let used = self.consume(&input);
+            input.drain(..used);
+            if input.is_empty() {
+                input.shrink_to(INPUT_KEPT_BYTES);
+            }
+            self.input = input;
+        }
+        if self.session.parked.get() {
+            self.park(cx);
+        } else {
+            self.held = None;
+        }
+    }
+
+    /// Sees to being woken when what the session waits for may have happened.
+    fn park(&mut self, cx: &mut Context<'_>) {
+        self.session.parked.set(true);
+        self.session.local.wait(cx.waker());
+        if let Some(sleep) = self.held.as_mut().and_then(|held| held.sleep.as_mut())
+            && sleep.as_mut().poll(cx).is_ready()
+        {
+            // The deadline is looked at by routing, in the next turn.
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Until when a request that began to wait now, or earlier, waits; the session is woken then.
+    pub(super) fn held_until(&mut self, limit: std::time::Duration) -> Instant {
+        let held = self.held.get_or_insert_with(|| Held {
+            since: Instant::now(),
+            sleep: None,
+        });
+        let until = held.since + limit;
+        if held.sleep.as_ref().is_none_or(|sleep| sleep.deadline() != until) {
+            held.sleep = Some(Box::pin(sleep_until(until)));
+        }
+        until
+    }
+
+    /// Whether a request waits already.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    pub(super) fn release(&mut self) {
+        self.held = None;
+    }
+
+    /// Routes the requests in `bytes`; gives the number of bytes that are done with.
+    fn consume(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        let mut scanner = std::mem::take(&mut self.scanner);
+        while !self.session.parked.get() && self.closing == Closing::No {
+            let rest = bytes.get(at..).unwrap_or_default();
+            if self.streaming.is_some() {
+                match self.stream_on(rest) {
+                    0 => break,
+                    passed => at += passed,
+                }
+                continue;
+            }
+            if rest.is_empty() {
+                break;
+            }
+            let (request, len) = match scanner.scan(rest, &self.session.settings.limits.request) {
+                Ok(Scan::Incomplete) => {
+                    self.incomplete(rest, &mut scanner);
+                    if self.streaming.is_some() {
+                        continue;
+                    }
+                    break;
+                }
+                Ok(Scan::Nothing { len }) => {
+                    at += len;
+                    continue;
+                }
+                Ok(Scan::Request { len }) => (Request::new(rest.get(..len).unwrap_or_default(), scanner.spans()), len),
+                Ok(Scan::Inline { len }) => (Request::new(scanner.inline(), scanner.spans()), len),
+                Err(error) => {
+                    let mut reply = Vec::new();
+                    error.write(&mut reply);
+                    let seq = self.session.issue();
+                    self.session.answer(seq, &reply);
+                    self.closing = Closing::AfterReplies;
+                    at = bytes.len();
+                    break;
+                }
+            };
+            match self.route_new(&request) {
+                Routed::Done => {
+                    self.held = None;
+                    at += len;
+                }
+                Routed::Park => self.session.parked.set(true),
+            }
+        }
+        if at == bytes.len() && scanner.spans().len() > 64 {
+            scanner.reset();
+        }
+        self.scanner = scanner;
+        at
+    }
+
+    /// A request that has not arrived whole: beyond the size of a lane's requests it is passed on while it arrives, unless it may have to be journaled.
+    fn incomplete(&mut self, bytes: &[u8], scanner: &mut Scanner) {
+        if bytes.len() <= self.session.settings.limits.lane_request_bytes_max {
+            return;
+        }
+        let Some(stream) = scanner.to_stream() else { return };
+        if self.is_forwarding() {
+            if !self.may_stream() {
+                self.session.parked.set(true);
+                return;
+            }
+            let name = scanner.spans().first().copied();
+            let head = name.map(|span| [span]);
+            let class = match &head {
+                Some(spans) => {
+                    let request = Request::new(bytes, spans);
+                    command::in_flight(command::lookup(&request), &request).into()
+                }
+                None => InFlight::Write,
+            };
+            let class = if self.state.transaction == Transaction::None {
+                class
+            } else {
+                InFlight::Queued
+            };
+            let link = self.open_stream(class);
+            self.streaming = Some(Streaming { stream, link });
+            scanner.reset();
+        } else if bytes.len() > GATHERED_REQUEST_BYTES_MAX {
+            let seq = self.session.issue();
+            let upstream = &self.session.local.shared.target.name;
+            let text = format!(
+                "-UNAVAILABLE the request was not applied: it is too large to be kept while upstream \"{upstream}\" is down\r\n"
+            );
+            self.session.answer(seq, text.as_bytes());
+            self.closing = Closing::AfterReplies;
+        }
+    }
+
+    /// Passes on the bytes of a streamed request; 0 when there are none, or no room for them.
+    fn stream_on(&mut self, bytes: &[u8]) -> usize {
+        let Some(streaming) = &mut self.streaming else { return 0 };
+        if streaming.link.is_open() && streaming.link.is_full() {
+            self.session.parked.set(true);
+            return 0;
+        }
+        let (len, ended) = match streaming.stream.pass(bytes, &self.session.settings.limits.request) {
+            Ok(Passed::More(len)) => (len, false),
+            Ok(Passed::End(len)) => (len, true),
+            // The half of it that went out must not be completed by anything else.
+            Err(_) => {
+                streaming.link.abandon();
+                self.session.dead.set(true);
+                return 0;
+            }
+        };
+        // When its connection has died the rest is received, and dropped: the answer says what became of it.
+        if streaming.link.is_open() {
+            streaming.link.push_bytes(bytes.get(..len).unwrap_or_default());
+        }
+        if ended {
+            self.streaming = None;
+        }
+        len
+    }
+
+    /// The dedicated connection ended on its own: what was begun on it is over.
+    fn connection_ended(&mut self) {
+        if !self.session.dedicated_ended.replace(false) {
+            return;
+        }
+        self.session.dedicated.take();
+        self.state.blocking = false;
+        if self.state.transaction == Transaction::Upstream {
+            self.state.transaction = Transaction::Cut;
+        }
+        if self.state.watch == Watch::Upstream {
+            self.state.watch = Watch::Lost;
+        }
+        match self.state.pinned {
+            Pinned::No => {}
+            Pinned::Identity => self.state.pinned = Pinned::No,
+            Pinned::Feed => self.session.dead.set(true),
+        }
+        self.session.confirmations.set(0);
+        self.session.swallowed.set(0);
+    }
+}

@@ -1,0 +1,235 @@
+//! The connection file: which connections of ours the upstream may still read from. It survives our own crash, so that the next process can fence them.
+//!
+//! ```text
+//! slot 0      "<client id> <address> <run_id>" padded with blanks to SLOT_BYTES - 1, then "\n"
+//! slot 1      blank when free
+//! …
+//! ```
+//! A slot is written before the connection carries an application byte and blanked when the connection is proven dead.
+//! Not synced: it must outlive the process, not the host (whose death also ends the connections).
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+const SLOT_BYTES: usize = 160;
+const SLOTS_MAX: usize = 65_536;
+
+/// A connection as the upstream knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    pub client_id: u64,
+    /// Our address as the upstream sees it (`CLIENT INFO`, field `addr`); nothing where it does not say.
+    pub address: Option<String>,
+    /// The upstream process (`INFO server`, field `run_id`); nothing where it does not say.
+    pub run_id: Option<String>,
+}
+
+/// A connection on the file, with the generation in which it was dialled (0: by an earlier process).
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub slot: usize,
+    pub generation: u64,
+    pub connection: Connection,
+}
+
+/// Names a connection's slot.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ticket(usize);
+
+#[derive(Debug)]
+pub struct ConnectionFile {
+    file: File,
+    entries: Mutex<Vec<Option<Entry>>>,
+}
+
+impl ConnectionFile {
+    /// Opens the file; what an earlier process left on it stays there until proven dead.
+    ///
+    /// # Errors
+    /// Those of opening, or reading, the file.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        let text = std::fs::read(path)?;
+        let entries = text
+            .chunks(SLOT_BYTES)
+            .enumerate()
+            .map(|(slot, bytes)| {
+                parse(bytes).map(|connection| Entry {
+                    slot,
+                    generation: 0,
+                    connection,
+                })
+            })
+            .collect();
+        Ok(Self {
+            file,
+            entries: Mutex::new(entries),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<Entry>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a connection on the file; only then may it carry application bytes.
+    ///
+    /// # Errors
+    /// Those of the write; also when the file is full. The connection must not be used then.
+    pub fn enter(&self, generation: u64, connection: Connection) -> io::Result<Ticket> {
+        let mut entries = self.lock();
+        let slot = entries.iter().position(Option::is_none).unwrap_or(entries.len());
+        if slot >= SLOTS_MAX {
+            return Err(io::Error::other("the connection file is full"));
+        }
+        self.file
+            .write_all_at(&render(&connection)?, (slot * SLOT_BYTES) as u64)?;
+        let entry = Some(Entry {
+            slot,
+            generation,
+            connection,
+        });
+        if slot == entries.len() {
+            entries.push(entry);
+        } else {
+            entries[slot] = entry;
+        }
+        Ok(Ticket(slot))
+    }
+
+    /// The upstream has closed this connection, having read all it ever will: it is proven dead.
+    pub fn closed(&self, ticket: Ticket) {
+        self.proven(ticket.0);
+    }
+
+    /// Takes a connection that is proven dead off the file.
+    pub fn proven(&self, slot: usize) {
+        let mut entries = self.lock();
+        if let Some(entry) = entries.get_mut(slot) {
+            *entry = None;
+        }
+        // An entry left behind by a failed write costs the next process one needless proof.
+        drop(self.file.write_all_at(&blank(), (slot * SLOT_BYTES) as u64));
+    }
+
+    /// Connections dialled before `generation`.
+    #[must_use]
+    pub fn older_than(&self, generation: u64) -> Vec<Entry> {
+        self.lock()
+            .iter()
+            .flatten()
+            .filter(|entry| entry.generation < generation)
+            .cloned()
+            .collect()
+    }
+
+    /// Open connections on the file.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().iter().flatten().count()
+    }
+}
+
+fn blank() -> [u8; SLOT_BYTES] {
+    let mut bytes = [b' '; SLOT_BYTES];
+    bytes[SLOT_BYTES - 1] = b'\n';
+    bytes
+}
+
+fn render(connection: &Connection) -> io::Result<[u8; SLOT_BYTES]> {
+    let Connection {
+        client_id,
+        address,
+        run_id,
+    } = connection;
+    let text = format!(
+        "{client_id} {} {}",
+        address.as_deref().unwrap_or("-"),
+        run_id.as_deref().unwrap_or("-")
+    );
+    let mut bytes = blank();
+    match bytes.get_mut(..text.len()) {
+        Some(place) if text.len() < SLOT_BYTES => place.copy_from_slice(text.as_bytes()),
+        Some(_) | None => return Err(io::Error::other("an address too long for the connection file")),
+    }
+    Ok(bytes)
+}
+
+fn parse(bytes: &[u8]) -> Option<Connection> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let mut words = text.split_ascii_whitespace();
+    let client_id = words.next()?.parse().ok()?;
+    let known = |word: &str| (word != "-").then(|| word.to_owned());
+    let address = known(words.next()?);
+    let run_id = known(words.next()?);
+    Some(Connection {
+        client_id,
+        address,
+        run_id,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(client_id: u64) -> Connection {
+        Connection {
+            client_id,
+            address: Some("127.0.0.1:40000".into()),
+            run_id: Some("a".repeat(40)),
+        }
+    }
+
+    #[test]
+    fn a_connection_survives_the_process_until_it_is_proven_dead() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("connections");
+        let file = ConnectionFile::open(&path).unwrap();
+        let first = file.enter(1, connection(7)).unwrap();
+        file.enter(
+            1,
+            Connection {
+                client_id: 8,
+                address: None,
+                run_id: None,
+            },
+        )
+        .unwrap();
+        file.closed(first);
+        drop(file);
+
+        let file = ConnectionFile::open(&path).unwrap();
+        let left = file.older_than(1);
+        assert_eq!(left.len(), 1);
+        assert_eq!(
+            left[0].connection,
+            Connection {
+                client_id: 8,
+                address: None,
+                run_id: None
+            }
+        );
+        let ticket = file.enter(3, connection(9)).unwrap();
+        assert_eq!(ticket, Ticket(0), "free slots are used again");
+        assert_eq!(file.older_than(3).len(), 1);
+        assert_eq!(file.older_than(4).len(), 2);
+        file.proven(left[0].slot);
+        assert_eq!(file.count(), 1);
+    }
+
+    #[test]
+    fn garbage_in_the_file_is_no_connection() {
+        assert_eq!(parse(b"x y z"), None);
+        assert_eq!(parse(b"\xff\xfe"), None);
+        assert_eq!(parse(&blank()), None);
+    }
+}

@@ -1,0 +1,376 @@
+//! Opens a connection to the upstream and makes it ready: identity, protocol version, database, and what the fence must know of it.
+//!
+//! AUTH goes alone: a failing AUTH with replies pending before it gets no reply (redis/redis#15640).
+
+use std::io;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use redis_protocol::resp3::decode::complete::decode as decode_resp3;
+use redis_protocol::resp3::types::{OwnedFrame, Resp3Frame};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use super::connections::Connection;
+use super::io::{Reader, Writer, split_tcp, split_unix};
+use super::settings::{Address, Credentials};
+use crate::resp::reply::{Found, Scanner};
+use crate::resp::{Protocol, write};
+
+/// What the replies of a handshake may take together.
+const REPLIES_BYTES_MAX: usize = 1 << 20;
+
+/// How a connection is to be made ready.
+#[derive(Clone, Debug)]
+pub struct Handshake<'a> {
+    pub credentials: Option<&'a Credentials>,
+    pub protocol: Protocol,
+    pub db: u32,
+}
+
+/// What the upstream said of itself on this connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Fields of HELLO other than `proto`, `id`, `role`: `server`, `version`, `mode`, and the raw frame of `modules`.
+    pub server: String,
+    pub version: String,
+    pub mode: String,
+    pub role: Role,
+    pub run_id: Option<String>,
+    /// The upstream's clock minus ours, in milliseconds.
+    pub clock_offset_ms: i64,
+    /// The answer to PING: nothing when it was `+PONG`, else the error without its `-`.
+    pub ping_error: Option<String>,
+    /// `databases` of its configuration; Redis's default where it does not say.
+    pub databases: u32,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Self {
+            server: String::new(),
+            version: String::new(),
+            mode: String::new(),
+            role: Role::Unknown,
+            run_id: None,
+            clock_offset_ms: 0,
+            ping_error: None,
+            databases: 16,
+        }
+    }
+}
+
+/// The upstream's place in replication, from HELLO (which needs no rights).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    Master,
+    Replica,
+    #[default]
+    Unknown,
+}
+
+/// A connection that is ready, with nothing unread on it.
+#[derive(Debug)]
+pub struct Dialled {
+    pub reader: Reader,
+    pub writer: Writer,
+    pub connection: Connection,
+    pub facts: Facts,
+}
+
+/// Why there is no connection. In none of these cases has an application byte been sent.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    #[error("no answer within {0:?}")]
+    Silence(Duration),
+    #[error("the connection broke during the handshake: {0}")]
+    Handshake(io::Error),
+    /// The upstream asks for a password that this identity does not have.
+    #[error("the upstream asks for a password: {0}")]
+    PasswordOwed(String),
+    /// The reply to AUTH or SELECT, without its `-`.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// What the upstream says before the first command (`ERR max number of clients reached`, `DENIED …`), or no RESP.
+    #[error("not accepted: {0}")]
+    NotAccepted(String),
+}
+
+/// Dials, within `limit` for everything.
+///
+/// # Errors
+/// [`DialError`]; nothing is left open then.
+pub async fn dial(address: &Address, handshake: &Handshake<'_>, limit: Duration) -> Result<Dialled, DialError> {
+    timeout(limit, ready(address, handshake, limit))
+        .await
+        .unwrap_or(Err(DialError::Silence(limit)))
+}
+
+async fn ready(address: &Address, handshake: &Handshake<'_>, limit: Duration) -> Result<Dialled, DialError> {
+    let (reader, writer) = connect(address, limit).await.map_err(DialError::Connect)?;
+    let mut conversation = Conversation {
+        reader,
+        writer,
+        input: Vec::new(),
+    };
+    if let Some(credentials) = handshake.credentials {
+        let reply = conversation.ask(&auth(credentials), 1).await?.pop();
+        if let Some(text) = reply.as_deref().and_then(error_text) {
+            return Err(DialError::Refused(text));
+        }
+    }
+    let wall_before_ms = wall_ms();
+    let replies = conversation.ask(&introduction(handshake), 6).await?;
+    let [hello, client, ping, server, time, select] =
+        <[Vec<u8>; 6]>::try_from(replies).map_err(|_| DialError::NotAccepted("an incomplete handshake".into()))?;
+    let wall_after_ms = wall_ms();
+
+    if let Some(text) = error_text(&hello) {
+        if text.starts_with("NOAUTH") {
+            return Err(DialError::PasswordOwed(text));
+        }
+        // Without the right to HELLO the connection is one of RESP2, and of unknown role.
+        if handshake.protocol == Protocol::Resp3 {
+            return Err(DialError::Refused(text));
+        }
+    }
+    if let Some(text) = error_text(&select) {
+        return Err(DialError::Refused(text));
+    }
+    let client = field_text(&client).unwrap_or_default();
+    let mut facts = hello_facts(&hello);
+    facts.run_id = field_text(&server).and_then(|text| value_of(&text, "run_id:", '\n'));
+    facts.ping_error = error_text(&ping);
+    facts.clock_offset_ms = time_ms(&time).map_or(0, |theirs| theirs - i64::midpoint(wall_before_ms, wall_after_ms));
+    let connection = Connection {
+        client_id: value_of(&client, "id=", ' ')
+            .and_then(|id| id.parse().ok())
+            .unwrap_or_default(),
+        address: value_of(&client, " addr=", ' '),
+        run_id: facts.run_id.clone(),
+    };
+    Ok(Dialled {
+        reader: conversation.reader,
+        writer: conversation.writer,
+        connection,
+        facts,
+    })
+}
+
+async fn connect(address: &Address, limit: Duration) -> io::Result<(Reader, Writer)> {
+    match address {
+        Address::Tcp { host, port } => split_tcp(TcpStream::connect((host.as_str(), *port)).await?, limit * 4),
+        Address::Unix(path) => Ok(split_unix(UnixStream::connect(path).await?)),
+    }
+}
+
+fn auth(credentials: &Credentials) -> Vec<u8> {
+    let password = credentials.password.reveal();
+    match &credentials.user {
+        Some(user) => command(&["AUTH", user, password]),
+        None => command(&["AUTH", password]),
+    }
+}
+
+fn introduction(handshake: &Handshake<'_>) -> Vec<u8> {
+    let protocol = match handshake.protocol {
+        Protocol::Resp2 => "2",
+        Protocol::Resp3 => "3",
+    };
+    let mut out = command(&["HELLO", protocol]);
+    out.extend(command(&["CLIENT", "INFO"]));
+    out.extend(command(&["PING"]));
+    out.extend(command(&["INFO", "server"]));
+    out.extend(command(&["TIME"]));
+    out.extend(command(&["SELECT", &handshake.db.to_string()]));
+    out
+}
+
+/// Encodes a command.
+#[must_use]
+pub fn command(args: &[&str]) -> Vec<u8> {
+    let mut out = Vec::new();
+    write::array(&mut out, args.len());
+    for arg in args {
+        write::bulk(&mut out, arg.as_bytes());
+    }
+    out
+}
+
+/// A connection used for question and answer, by one owner.
+#[derive(Debug)]
+pub struct Conversation {
+    reader: Reader,
+    writer: Writer,
+    input: Vec<u8>,
+}
+
+impl From<Dialled> for Conversation {
+    fn from(dialled: Dialled) -> Self {
+        Self {
+            reader: dialled.reader,
+            writer: dialled.writer,
+            input: Vec::new(),
+        }
+    }
+}
+
+impl Conversation {
+    /// Sends `request` and reads `count` replies, each a raw frame. Push frames are passed over.
+    ///
+    /// # Errors
+    /// [`DialError::Handshake`] when the connection ends, [`DialError::NotAccepted`] when that is preceded by an error, or for what is no RESP.
+    pub async fn ask(&mut self, request: &[u8], count: usize) -> Result<Vec<Vec<u8>>, DialError> {
+        self.send(request).await.map_err(DialError::Handshake)?;
+        let mut replies = Vec::with_capacity(count);
+        while replies.len() < count {
+            match self.next_reply(REPLIES_BYTES_MAX).await {
+                Ok(reply) => replies.push(reply),
+                Err(DialError::Handshake(error)) => {
+                    // The error is said once, before the close, whatever was asked.
+                    return Err(match replies.first().and_then(|reply: &Vec<u8>| error_text(reply)) {
+                        Some(text) => DialError::NotAccepted(text),
+                        None => DialError::Handshake(error),
+                    });
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(replies)
+    }
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub async fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = std::future::poll_fn(|cx| self.writer.poll_write(cx, bytes)).await?;
+            bytes = bytes.get(written..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// The next reply, of at most `bytes_max`, as a raw frame.
+    ///
+    /// # Errors
+    /// [`DialError::Handshake`] for the end of the connection, [`DialError::NotAccepted`] for no RESP or too much of it.
+    pub async fn next_reply(&mut self, bytes_max: usize) -> Result<Vec<u8>, DialError> {
+        let mut scanner = Scanner::default();
+        let mut scanned = 0;
+        let mut buffer = [0; 16 << 10];
+        loop {
+            let rest = self.input.get(scanned..).unwrap_or_default();
+            match scanner.scan(rest) {
+                Ok(Found::End { bytes, .. }) => {
+                    let rest = self.input.split_off(scanned + bytes);
+                    let reply = std::mem::replace(&mut self.input, rest);
+                    if reply.first() == Some(&b'>') {
+                        scanned = 0;
+                        continue;
+                    }
+                    return Ok(reply);
+                }
+                Ok(Found::Part { bytes, .. }) => scanned += bytes,
+                Err(_) => return Err(DialError::NotAccepted("the answer is not RESP".into())),
+            }
+            if self.input.len() > bytes_max {
+                return Err(DialError::NotAccepted(format!(
+                    "an answer of more than {bytes_max} bytes"
+                )));
+            }
+            let read = std::future::poll_fn(|cx| self.reader.poll_read(cx, &mut buffer)).await;
+            match read.map_err(DialError::Handshake)? {
+                0 => return Err(DialError::Handshake(io::ErrorKind::UnexpectedEof.into())),
+                read => self.input.extend_from_slice(buffer.get(..read).unwrap_or_default()),
+            }
+        }
+    }
+
+    /// Ends the connection with a reset.
+    pub fn reset(self) {
+        self.writer.reset_on_close();
+    }
+}
+
+/// The text of an error reply without its `-` and line end.
+#[must_use]
+pub fn error_text(reply: &[u8]) -> Option<String> {
+    let text = reply.strip_prefix(b"-")?;
+    Some(String::from_utf8_lossy(text.strip_suffix(b"\r\n").unwrap_or(text)).into_owned())
+}
+
+/// A reply as a value; nested no deeper than the handshake's replies are.
+#[must_use]
+pub fn value(reply: &[u8]) -> Option<OwnedFrame> {
+    // The decoder recurses on nesting: what the handshake asks for is shallow, anything else is not decoded.
+    if reply.iter().filter(|byte| matches!(byte, b'*' | b'%' | b'~')).count() > 64 {
+        return None;
+    }
+    decode_resp3(reply).ok().flatten().map(|(frame, _)| frame)
+}
+
+/// The text of a string reply of any kind.
+#[must_use]
+pub fn field_text(reply: &[u8]) -> Option<String> {
+    match value(reply)? {
+        OwnedFrame::BlobString { data, .. } => Some(String::from_utf8_lossy(&data).into_owned()),
+        OwnedFrame::SimpleString { data, .. } => Some(String::from_utf8_lossy(&data).into_owned()),
+        OwnedFrame::VerbatimString { data, .. } => Some(String::from_utf8_lossy(&data).into_owned()),
+        _ => None,
+    }
+}
+
+/// The value behind `key` up to `end` in a text such as CLIENT INFO's or INFO's.
+#[must_use]
+pub fn value_of(text: &str, key: &str, end: char) -> Option<String> {
+    let (_, rest) = text.split_once(key)?;
+    let value = rest.split(end).next()?.trim();
+    (!value.is_empty()).then(|| value.to_owned())
+}
+
+fn hello_facts(reply: &[u8]) -> Facts {
+    let mut facts = Facts::default();
+    let pairs: Vec<(OwnedFrame, OwnedFrame)> = match value(reply) {
+        Some(OwnedFrame::Map { data, .. }) => data.into_iter().collect(),
+        Some(OwnedFrame::Array { data, .. }) => data
+            .chunks_exact(2)
+            .map(|pair| (pair[0].clone(), pair[1].clone()))
+            .collect(),
+        Some(_) | None => Vec::new(),
+    };
+    for (key, value) in pairs {
+        let (Some(key), Some(value)) = (key.as_str().map(str::to_owned), value.as_str().map(str::to_owned)) else {
+            continue;
+        };
+        match key.as_str() {
+            "server" => facts.server = value,
+            "version" => facts.version = value,
+            "mode" => facts.mode = value,
+            "role" if value == "master" => facts.role = Role::Master,
+            "role" => facts.role = Role::Replica,
+            _ => {}
+        }
+    }
+    facts
+}
+
+fn time_ms(reply: &[u8]) -> Option<i64> {
+    let Some(OwnedFrame::Array { data, .. }) = value(reply) else {
+        return None;
+    };
+    let [seconds, microseconds] = data.as_slice() else {
+        return None;
+    };
+    let seconds: i64 = seconds.as_str()?.parse().ok()?;
+    let microseconds: i64 = microseconds.as_str()?.parse().ok()?;
+    Some(seconds * 1000 + microseconds / 1000)
+}
+
+/// Our wall clock in milliseconds since 1970.
+#[must_use]
+pub fn wall_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,389 @@
+//! The task that owns a link's sockets: dials, writes what sessions pushed, hands them the replies, and tells the end.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::time::{Sleep, sleep, sleep_until};
+
+use super::connections::Ticket;
+use super::dial::{DialError, Dialled, Handshake, Role, dial};
+use super::io::{Reader, Writer};
+use super::link::{Flush, InFlight, Link, LinkKind, LinkState, Piece, Recipient, Slot, Verdict};
+use super::local::Local;
+use super::shared::Sign;
+use super::stats;
+use crate::resp::reply::{Found, Kind, Scanner};
+
+/// Reads of one connection before others get their turn.
+const READS_PER_TURN: usize = 8;
+
+/// Why a connection ended.
+#[derive(Debug)]
+enum End {
+    /// The upstream closed it: it will read nothing more from it.
+    EndOfFile,
+    Broken,
+    /// What came is no RESP.
+    NotResp,
+    /// Draining took longer than `hold_timeout`.
+    DrainedTooLong,
+}
+
+pub(super) async fn drive(link: Rc<Link>, local: Rc<Local>) {
+    match open(&link, &local).await {
+        Ok((dialled, ticket)) => {
+            let mut driver = Driver {
+                link: Rc::clone(&link),
+                local: Rc::clone(&local),
+                replica: dialled.facts.role == Role::Replica,
+                reader: dialled.reader,
+                writer: dialled.writer,
+                scanner: Scanner::default(),
+                input: Vec::new(),
+                flushes: Vec::new(),
+                draining: None,
+            };
+            stats::add(&local.worker().stats.connections, 1);
+            let end = std::future::poll_fn(|cx| driver.poll(cx)).await;
+            stats::sub(&local.worker().stats.connections, 1);
+            driver.finish(end, ticket);
+        }
+        Err(failure) => failure.tell(&link, &local),
+    }
+    local.forget(&link);
+    link.owner.take();
+}
+
+/// Why a link never came up.
+enum Failure {
+    Dial(DialError),
+    /// The connection file took no entry.
+    NotOnFile,
+    /// Abandoned, or of an older generation by now.
+    NotWanted,
+}
+
+async fn open(link: &Rc<Link>, local: &Rc<Local>) -> Result<(Dialled, Ticket), Failure> {
+    if let Some(at) = local.dial_not_before() {
+        sleep_until(at.into()).await;
+    }
+    let shared = &local.shared;
+    let handshake = Handshake {
+        credentials: shared.credentials(&link.key.identity),
+        protocol: link.key.protocol,
+        db: link.key.db,
+    };
+    let dialled = dial(&shared.target.address, &handshake, shared.target.timeouts.connect).await;
+    // The generation may have moved on meanwhile; nothing has been sent then, and nothing will be.
+    local.look();
+    let dialled = dialled.map_err(Failure::Dial)?;
+    if !link.is_open() || link.generation != local.generation() {
+        return Err(Failure::NotWanted);
+    }
+    let ticket = shared
+        .connections
+        .enter(link.generation, dialled.connection.clone())
+        .map_err(|error| {
+            tracing::error!(upstream = shared.target.name, %error, "the connection file cannot be written");
+            Failure::NotOnFile
+        })?;
+    link.client_id.set(dialled.connection.client_id);
+    link.state.set(LinkState::Up);
+    wake_watchers(link);
+    Ok((dialled, ticket))
+}
+
+fn wake_watchers(link: &Link) {
+    for waker in link.watchers.take() {
+        waker.wake();
+    }
+}
+
+impl Failure {
+    fn tell(self, link: &Rc<Link>, local: &Rc<Local>) {
+        let mut refusal = None;
+        match self {
+            Self::Dial(error) => {
+                local.dial_failed();
+                match &error {
+                    DialError::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                        local.shared.report(Sign::ConnectionRefused);
+                    }
+                    DialError::Connect(_) => local.shared.report(Sign::ConnectFailed),
+                    DialError::Silence(_) => local.shared.report(Sign::ConnectTimeout),
+                    DialError::Handshake(_) => local.shared.report(Sign::Reset),
+                    DialError::NotAccepted(_) => local.shared.report(Sign::NotAccepted),
+                    DialError::PasswordOwed(text) | DialError::Refused(text) => refusal = Some(text.clone()),
+                }
+            }
+            Self::NotOnFile => local.dial_failed(),
+            Self::NotWanted => {}
+        }
+        link.refusal.replace(refusal.clone());
+        match refusal {
+            Some(text) => {
+                let slots = link.slots.take();
+                link.state.set(LinkState::Dead);
+                for slot in slots {
+                    slot.recipient.denied(slot.seq, &text);
+                    slot.recipient.flush();
+                }
+            }
+            None => link.retire(),
+        }
+        link.state.set(LinkState::Dead);
+        if let Some(owner) = link.owner.take() {
+            owner.ended();
+        }
+        wake_watchers(link);
+    }
+}
+
+struct Driver {
+    link: Rc<Link>,
+    local: Rc<Local>,
+    /// Its READONLY is its ordinary answer, for it was a replica when we came.
+    replica: bool,
+    reader: Reader,
+    writer: Writer,
+    scanner: Scanner,
+    /// The start of a header line whose rest has not come.
+    input: Vec<u8>,
+    /// Who is to be flushed at the end of this turn.
+    flushes: Vec<Rc<dyn Recipient>>,
+    draining: Option<Pin<Box<Sleep>>>,
+}
+
+impl Driver {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.link.woken.set(false);
+        {
+            let mut waker = self.link.driver.borrow_mut();
+            if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+            }
+        }
+        if let Err(end) = self.write(cx) {
+            return Poll::Ready(end);
+        }
+        if let Some(limit) = &mut self.draining
+            && limit.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(End::DrainedTooLong);
+        }
+        self.read(cx)
+    }
+
+    /// Writes what has been pushed, in this generation only; starts draining when the link is to end.
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        self.local.look();
+        if self.link.state.get() == LinkState::Draining {
+            if self.draining.is_none() {
+                self.writer.shutdown();
+                self.draining = Some(Box::pin(sleep(self.local.shared.target.hold_timeout)));
+            }
+            return Ok(());
+        }
+        let mut out = self.link.out.borrow_mut();
+        while !out.unsent().is_empty() {
+            match self.writer.poll_write(cx, out.unsent()) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(written)) => out.sent += written as u64,
+                // What the upstream said before it closed is still to be read: the reader tells the end.
+                Poll::Ready(Err(_)) => break,
+            }
+        }
+        if self.link.slots.borrow().front().is_none_or(|slot| slot.len == 0) {
+            let sent = out.sent;
+            out.forget(sent);
+            drop(out);
+            self.wake_owner_for_room();
+        }
+        Ok(())
+    }
+
+    /// A session that streams waits for the buffer to drain.
+    fn wake_owner_for_room(&self) {
+        if self.link.kind == LinkKind::Dedicated
+            && let Some(owner) = self.link.owner.borrow().as_ref()
+        {
+            owner.flush();
+        }
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let local = Rc::clone(&self.local);
+        for _ in 0..READS_PER_TURN {
+            if self.link.owner.borrow().as_ref().is_some_and(|owner| !owner.has_room()) {
+                return Poll::Pending;
+            }
+            let mut scratch = local.turn.scratch.borrow_mut();
+            let read = match ready!(self.reader.poll_read(cx, &mut scratch)) {
+                Ok(0) => return Poll::Ready(End::EndOfFile),
+                Ok(read) => read,
+                Err(_) => return Poll::Ready(End::Broken),
+            };
+            let taken = self.take(scratch.get(..read).unwrap_or_default());
+            drop(scratch);
+            for recipient in self.flushes.drain(..) {
+                recipient.flush();
+            }
+            if taken.is_err() {
+                return Poll::Ready(End::NotResp);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), crate::resp::reply::NotAReply> {
+        if self.input.is_empty() {
+            let used = self.replies(bytes)?;
+            self.input.extend_from_slice(bytes.get(used..).unwrap_or_default());
+        } else {
+            let mut input = std::mem::take(&mut self.input);
+            input.extend_from_slice(bytes);
+            let used = self.replies(&input)?;
+            input.drain(..used);
+            self.input = input;
+        }
+        Ok(())
+    }
+
+    /// Hands out all replies in `bytes`; gives the number of bytes used.
+    fn replies(&mut self, bytes: &[u8]) -> Result<usize, crate::resp::reply::NotAReply> {
+        let now_us = self.local.turn.now_us();
+        let mut at = 0;
+        while at < bytes.len() {
+            let whole = !self.scanner.is_mid_reply();
+            let rest = bytes.get(at..).unwrap_or_default();
+            match self.scanner.scan(rest)? {
+                Found::End { bytes: len, kind } => {
+                    at += len;
+                    self.deliver(rest.get(..len).unwrap_or_default(), kind, Piece::End, whole, now_us);
+                }
+                Found::Part { bytes: len, kind } => {
+                    at += len;
+                    if len > 0 {
+                        self.deliver(rest.get(..len).unwrap_or_default(), kind, Piece::Part, false, now_us);
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(at)
+    }
+
+    fn deliver(&mut self, bytes: &[u8], kind: Kind, piece: Piece, whole: bool, now_us: u32) {
+        if kind == Kind::Push || self.link.passthrough.get() {
+            let owner = self.link.owner.borrow().clone();
+            if let Some(owner) = owner
+                && owner.push(bytes, piece) == Flush::Wanted
+            {
+                self.flushes.push(owner);
+            }
+            return;
+        }
+        let mut slots = self.link.slots.borrow_mut();
+        match piece {
+            Piece::Part => {
+                // A reply that nobody asked for says that the upstream is about to close (maxclients, shutdown).
+                let Some(slot) = slots.front() else { return };
+                let recipient = Rc::clone(&slot.recipient);
+                let seq = slot.seq;
+                drop(slots);
+                if recipient.reply(seq, bytes, piece) == Flush::Wanted {
+                    self.flushes.push(recipient);
+                }
+            }
+            Piece::End => {
+                let Some(slot) = slots.pop_front() else { return };
+                drop(slots);
+                let stats = &self.local.worker().stats;
+                stats.answered(now_us.wrapping_sub(slot.sent_us));
+                let flush = match (whole && kind == Kind::Error).then(|| self.sign(bytes)).flatten() {
+                    None => slot.recipient.reply(slot.seq, bytes, piece),
+                    Some(sign) => self.not_executed(&slot, sign),
+                };
+                let mut out = self.link.out.borrow_mut();
+                let keep = slot.start + u64::from(slot.len);
+                // Of a streamed request nothing is kept, and nothing follows it.
+                let keep = keep.max(out.base).min(out.end());
+                out.forget(keep);
+                if flush == Flush::Wanted {
+                    self.flushes.push(slot.recipient);
+                }
+            }
+        }
+    }
+
+    /// An error that says that the upstream, not the command, is at fault.
+    fn sign(&self, error: &[u8]) -> Option<Sign> {
+        let sign = match error.get(1..5)? {
+            b"LOAD" if error.starts_with(b"-LOADING ") => Sign::Loading,
+            b"READ" if error.starts_with(b"-READONLY ") => Sign::Demoted,
+            b"MAST" if error.starts_with(b"-MASTERDOWN ") => Sign::MasterDown,
+            b"CLUS" if error.starts_with(b"-CLUSTERDOWN ") => Sign::ClusterDown,
+            _ => return None,
+        };
+        (sign != Sign::Demoted || !self.replica).then_some(sign)
+    }
+
+    fn not_executed(&self, slot: &Slot, sign: Sign) -> Flush {
+        self.local.shared.report(sign);
+        let request = self.link.out.borrow().request(slot).to_vec();
+        slot.recipient.not_executed(slot.seq, &request, slot.class);
+        Flush::NotWanted
+    }
+
+    /// Settles every request that is still on the connection.
+    fn finish(self, end: End, ticket: Ticket) {
+        let was = self.link.state.replace(LinkState::Dead);
+        let slots = self.link.slots.take();
+        match end {
+            End::EndOfFile => self.local.shared.connections.closed(ticket),
+            // Stays on the file until the fence has another proof.
+            End::Broken | End::NotResp | End::DrainedTooLong => {}
+        }
+        if was == LinkState::Up && !slots.is_empty() {
+            self.local.shared.report(match end {
+                End::NotResp => Sign::NotAccepted,
+                End::EndOfFile | End::Broken | End::DrainedTooLong => Sign::Reset,
+            });
+        }
+        let out = self.link.out.take();
+        let verdicts: Vec<Verdict> = slots
+            .iter()
+            .rev()
+            .map(|slot| slot.recipient.judge(slot.class))
+            .collect();
+        for (slot, verdict) in slots.iter().zip(verdicts.iter().rev()) {
+            // What was never sent is not lost.
+            if slot.len > 0 && slot.start + u64::from(slot.len) > out.sent {
+                slot.recipient.taken_back(slot.seq, out.request(slot), slot.class);
+                continue;
+            }
+            let verdict = if slot.len == 0 { Verdict::Answer } else { *verdict };
+            slot.recipient.lost(slot.seq, out.request(slot), slot.class, verdict);
+        }
+        for slot in &slots {
+            slot.recipient.flush();
+        }
+        if let Some(owner) = self.link.owner.take() {
+            owner.ended();
+        }
+        wake_watchers(&self.link);
+    }
+}
+
+/// A read that has been sent again is not sent a third time.
+#[must_use]
+pub fn again(class: InFlight) -> InFlight {
+    match class {
+        InFlight::Read | InFlight::ReadAgain => InFlight::ReadAgain,
+        InFlight::Write => InFlight::Write,
+        InFlight::Queued => InFlight::Queued,
+    }
+}

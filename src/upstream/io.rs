@@ -1,0 +1,104 @@
+//! TCP and unix sockets behind one pair of types, split so that a reader and a writer can have different owners.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream, tcp, unix};
+
+/// Idle time before, and between, keepalive probes of a TCP connection.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// The receiving side of a connection.
+#[derive(Debug)]
+pub enum Reader {
+    Tcp(tcp::OwnedReadHalf),
+    Unix(unix::OwnedReadHalf),
+}
+
+/// The sending side of a connection. Dropping it shuts the sending direction down.
+#[derive(Debug)]
+pub enum Writer {
+    Tcp(tcp::OwnedWriteHalf),
+    Unix(unix::OwnedWriteHalf),
+}
+
+/// Sets what every TCP connection of ours has (no delay, keepalive, a bound on unacknowledged data) and splits it.
+///
+/// # Errors
+/// Those of `setsockopt`.
+pub fn split_tcp(stream: TcpStream, unacknowledged_max: Duration) -> io::Result<(Reader, Writer)> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
+    socket.set_tcp_user_timeout(Some(unacknowledged_max))?;
+    let (reader, writer) = stream.into_split();
+    Ok((Reader::Tcp(reader), Writer::Tcp(writer)))
+}
+
+#[must_use]
+pub fn split_unix(stream: UnixStream) -> (Reader, Writer) {
+    let (reader, writer) = stream.into_split();
+    (Reader::Unix(reader), Writer::Unix(writer))
+}
+
+impl Reader {
+    /// Reads once into `buffer`; `Ok(0)` is the end of the stream.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut target = ReadBuf::new(buffer);
+        let polled = match self {
+            Self::Tcp(half) => Pin::new(half).poll_read(cx, &mut target),
+            Self::Unix(half) => Pin::new(half).poll_read(cx, &mut target),
+        };
+        polled.map(|done| done.map(|()| target.filled().len()))
+    }
+}
+
+impl Writer {
+    /// Writes what the socket takes at once.
+    ///
+    /// # Errors
+    /// `WouldBlock` when it takes nothing: see [`Writer::poll_ready`].
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(half) => half.try_write(bytes),
+            Self::Unix(half) => half.try_write(bytes),
+        }
+    }
+
+    /// Waits until a write may succeed.
+    pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(half) => half.as_ref().poll_write_ready(cx),
+            Self::Unix(half) => half.as_ref().poll_write_ready(cx),
+        }
+    }
+
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(half) => Pin::new(half).poll_write(cx, bytes),
+            Self::Unix(half) => Pin::new(half).poll_write(cx, bytes),
+        }
+    }
+
+    /// Half-closes: the peer reads an end of file behind what was written.
+    pub fn shutdown(&mut self) {
+        let half = match self {
+            Self::Tcp(half) => SockRef::from(half.as_ref()).shutdown(std::net::Shutdown::Write),
+            Self::Unix(half) => SockRef::from(half.as_ref()).shutdown(std::net::Shutdown::Write),
+        };
+        // An error means that the connection is gone already, which the reader learns.
+        drop(half);
+    }
+
+    /// Makes the close that follows a reset: what was written and not acknowledged is not sent again.
+    pub fn reset_on_close(&self) {
+        if let Self::Tcp(half) = self {
+            // As above: an error means that there is nothing left to reset.
+            drop(SockRef::from(half.as_ref()).set_linger(Some(Duration::ZERO)));
+        }
+    }
+}

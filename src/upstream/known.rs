@@ -1,0 +1,138 @@
+//! Credentials that the upstream has accepted: what AUTH is judged by while it is down. Salted hashes, never the passwords.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use super::settings::Credentials;
+
+/// Identities remembered.
+const KNOWN_MAX: usize = 1024;
+const SALT_HEX_LEN: usize = 32;
+
+/// See the module. The file: the salt in hex, then one hash in hex per line.
+#[derive(Debug)]
+pub struct Known {
+    path: PathBuf,
+    salt: String,
+    hashes: Mutex<HashSet<String>>,
+}
+
+impl Known {
+    /// Opens the file, or starts one with `fresh_salt`.
+    ///
+    /// # Errors
+    /// Those of reading the file.
+    pub fn open(path: &Path, fresh_salt: [u8; 16]) -> io::Result<Self> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error),
+        };
+        let mut lines = text.lines();
+        let salt = match lines.next() {
+            Some(salt) if salt.len() == SALT_HEX_LEN => salt.to_owned(),
+            Some(_) | None => hex(&fresh_salt),
+        };
+        let hashes = lines.map(str::to_owned).take(KNOWN_MAX).collect();
+        Ok(Self {
+            path: path.to_owned(),
+            salt,
+            hashes: Mutex::new(hashes),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.hashes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hash(&self, credentials: &Credentials) -> String {
+        let user = credentials.user.as_deref().unwrap_or("default");
+        let mut hasher = Sha256::new();
+        for part in [&self.salt, user, credentials.password.reveal()] {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        hex(&hasher.finalize())
+    }
+
+    /// Whether the upstream accepted these, and did not refuse them since.
+    #[must_use]
+    pub fn accepts(&self, credentials: &Credentials) -> bool {
+        self.lock().contains(&self.hash(credentials))
+    }
+
+    /// The upstream accepted these.
+    pub fn accepted(&self, credentials: &Credentials) {
+        let mut hashes = self.lock();
+        if hashes.len() < KNOWN_MAX && hashes.insert(self.hash(credentials)) {
+            self.save(&hashes);
+        }
+    }
+
+    /// The upstream refused these (WRONGPASS).
+    pub fn refused(&self, credentials: &Credentials) {
+        let mut hashes = self.lock();
+        if hashes.remove(&self.hash(credentials)) {
+            self.save(&hashes);
+        }
+    }
+
+    fn save(&self, hashes: &HashSet<String>) {
+        let mut text = format!("{}\n", self.salt);
+        for hash in hashes {
+            text.push_str(hash);
+            text.push('\n');
+        }
+        let temporary = self.path.with_extension("new");
+        let written = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .and_then(|()| fs::rename(&temporary, &self.path));
+        if let Err(error) = written {
+            tracing::warn!(%error, "accepted credentials could not be remembered for the next start");
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepted_credentials_are_known_after_a_restart_until_they_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("known");
+        let alice = Credentials {
+            user: Some("alice".into()),
+            password: Secret::new("secret"),
+        };
+        let other = Credentials {
+            user: Some("alices".into()),
+            password: Secret::new("ecret"),
+        };
+        use super::super::settings::Secret;
+        let known = Known::open(&path, [7; 16]).unwrap();
+        assert!(!known.accepts(&alice));
+        known.accepted(&alice);
+        assert!(known.accepts(&alice) && !known.accepts(&other));
+        assert!(!fs::read_to_string(&path).unwrap().contains("secret"));
+        let known = Known::open(&path, [8; 16]).unwrap();
+        assert!(known.accepts(&alice));
+        known.refused(&alice);
+        assert!(!Known::open(&path, [8; 16]).unwrap().accepts(&alice));
+    }
+}

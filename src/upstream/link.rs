@@ -1,0 +1,383 @@
+//! An upstream connection that carries pipelined requests: a lane (shared by all sessions of a worker) or a dedicated connection (one session's own).
+//!
+//! The bytes of every unanswered request stay in the outgoing buffer until the answer is there, so that a connection that dies can say of each
+//! whether it was sent, and hand it back. Nothing is written once the generation has moved on: what was not sent goes back to routing.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::Waker;
+
+use super::settings::Identity;
+use crate::resp::Protocol;
+
+/// What an upstream connection is set up for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkKey {
+    pub db: u32,
+    pub identity: Identity,
+    pub protocol: Protocol,
+}
+
+/// What the loss of a connection means for a request on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InFlight {
+    /// May be sent again.
+    Read,
+    /// Sent again already.
+    ReadAgain,
+    /// May have been applied.
+    Write,
+    /// Queued in a MULTI whose EXEC was not sent: certainly not applied.
+    Queued,
+}
+
+/// Whether a request's age tells anything about the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watched {
+    Yes,
+    /// It blocks by its own will.
+    No,
+}
+
+/// Whether these bytes end the reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    Part,
+    End,
+}
+
+/// What becomes of a request whose connection died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is routed again.
+    Again,
+    /// It is answered: neutrally, or with the uncertain error.
+    Answer,
+}
+
+/// The session that a reply goes to. None of these may call back into the link.
+pub trait Recipient {
+    /// Bytes of the reply to request `seq`. Returns whether [`Recipient::flush`] is to be called at the end of the turn.
+    fn reply(&self, seq: u64, bytes: &[u8], piece: Piece) -> Flush;
+    /// Bytes of an out-of-band frame, or of anything on a connection in subscribed mode.
+    fn push(&self, bytes: &[u8], piece: Piece) -> Flush;
+    /// The request drew an error that says that it was not executed, and that the upstream is not to be used (LOADING, …).
+    fn not_executed(&self, seq: u64, request: &[u8], class: InFlight);
+    /// The request was not sent, not even in part where that part could run.
+    fn taken_back(&self, seq: u64, request: &[u8], class: InFlight);
+    /// Judges a lost request; called in reverse order of sending, before [`Recipient::lost`].
+    fn judge(&self, class: InFlight) -> Verdict;
+    /// The connection died with the request on it; called in order of sending, with what [`Recipient::judge`] said.
+    fn lost(&self, seq: u64, request: &[u8], class: InFlight, verdict: Verdict);
+    /// The upstream does not take this identity: `error` is its reply without `-`.
+    fn denied(&self, seq: u64, error: &str);
+    /// The dedicated connection of this recipient ended.
+    fn ended(&self);
+    /// Writes what has been gathered.
+    fn flush(&self);
+    /// Whether more replies may be read for it (dedicated connections only).
+    fn has_room(&self) -> bool;
+}
+
+/// Whether a recipient wants to be flushed at the end of the turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    Wanted,
+    /// It is on the list already, or gone.
+    NotWanted,
+}
+
+/// A request on the connection.
+pub(super) struct Slot {
+    pub(super) recipient: Rc<dyn Recipient>,
+    pub(super) seq: u64,
+    /// Where its bytes start, counted from the connection's first; `len` of them are kept (0 for a streamed request).
+    pub(super) start: u64,
+    pub(super) len: u32,
+    pub(super) sent_us: u32,
+    pub(super) class: InFlight,
+    pub(super) watched: Watched,
+}
+
+/// Life of a connection, forwards only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    Dialling,
+    Up,
+    /// Nothing is written any more; what was sent may still be answered.
+    Draining,
+    Dead,
+}
+
+/// Lane or dedicated: what is done with frames that answer nothing, and with backpressure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    Lane,
+    Dedicated,
+}
+
+/// Bytes towards the upstream: `base ≤ sent ≤ base + bytes.len()`; all before the oldest unanswered request may be forgotten.
+#[derive(Default)]
+pub(super) struct Outgoing {
+    pub(super) bytes: Vec<u8>,
+    pub(super) base: u64,
+    pub(super) sent: u64,
+}
+
+impl Outgoing {
+    pub(super) fn end(&self) -> u64 {
+        self.base + self.bytes.len() as u64
+    }
+
+    pub(super) fn unsent(&self) -> &[u8] {
+        self.bytes.get((self.sent - self.base) as usize..).unwrap_or_default()
+    }
+
+    pub(super) fn request(&self, slot: &Slot) -> &[u8] {
+        let start = (slot.start - self.base) as usize;
+        self.bytes.get(start..start + slot.len as usize).unwrap_or_default()
+    }
+
+    /// Forgets what stands before `keep`; moves bytes rarely.
+    pub(super) fn forget(&mut self, keep: u64) {
+        let done = (keep - self.base) as usize;
+        if done == self.bytes.len() {
+            self.base = keep;
+            self.bytes.clear();
+            self.bytes.shrink_to(OUTGOING_KEPT_BYTES);
+        } else if done > OUTGOING_MOVED_BYTES && done > self.bytes.len() / 2 {
+            self.bytes.drain(..done);
+            self.base = keep;
+        }
+    }
+}
+
+/// Capacity that an idle connection keeps.
+const OUTGOING_KEPT_BYTES: usize = 128 << 10;
+/// Answered bytes are moved out of the way only when there are this many.
+const OUTGOING_MOVED_BYTES: usize = 64 << 10;
+/// Unsent bytes of a dedicated connection above which its session stops reading.
+const OUTGOING_FULL_BYTES: usize = 256 << 10;
+
+/// The part of a connection that sessions push into. Its driver, a task of the same worker, owns the sockets.
+pub struct Link {
+    /// Unique in its worker; never 0 or 1.
+    pub id: u64,
+    pub key: LinkKey,
+    /// The generation it was dialled in: valid in no other.
+    pub generation: u64,
+    pub kind: LinkKind,
+    /// The session of a dedicated connection; nothing while it is in the pool.
+    pub(super) owner: RefCell<Option<Rc<dyn Recipient>>>,
+    pub(super) state: Cell<LinkState>,
+    pub(super) out: RefCell<Outgoing>,
+    pub(super) slots: RefCell<VecDeque<Slot>>,
+    pub(super) driver: RefCell<Option<Waker>>,
+    /// The driver has been woken and has not run yet.
+    pub(super) woken: Cell<bool>,
+    /// Everything that arrives is out of band (RESP2 subscribed mode, MONITOR).
+    pub(super) passthrough: Cell<bool>,
+    pub(super) client_id: Cell<u64>,
+    /// Wakers of those who wait for the dial to be decided.
+    pub(super) watchers: RefCell<Vec<Waker>>,
+    /// Why the dial was refused, without `-`.
+    pub(super) refusal: RefCell<Option<String>>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link")
+            .field("id", &self.id)
+            .field("key", &self.key)
+            .field("state", &self.state)
+            .finish()
+    }
+}
+
+impl Link {
+    pub(super) fn new(id: u64, key: LinkKey, generation: u64, kind: LinkKind) -> Self {
+        Self {
+            id,
+            key,
+            generation,
+            kind,
+            owner: RefCell::default(),
+            state: Cell::new(LinkState::Dialling),
+            out: RefCell::default(),
+            slots: RefCell::default(),
+            driver: RefCell::default(),
+            woken: Cell::new(false),
+            passthrough: Cell::new(false),
+            client_id: Cell::new(0),
+            watchers: RefCell::default(),
+            refusal: RefCell::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn state(&self) -> LinkState {
+        self.state.get()
+    }
+
+    /// Whether requests may be pushed.
+    #[inline]
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.state.get(), LinkState::Dialling | LinkState::Up)
+    }
+
+    /// Why the upstream refused this identity or database, when it did.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        self.refusal.borrow().clone()
+    }
+
+    /// The upstream's ID of this connection (0 where it is not known).
+    #[must_use]
+    pub fn client_id(&self) -> u64 {
+        self.client_id.get()
+    }
+
+    /// Wakes `waker` once the dial is decided.
+    pub fn watch(&self, waker: &Waker) {
+        let mut watchers = self.watchers.borrow_mut();
+        if !watchers.iter().any(|known| known.will_wake(waker)) {
+            watchers.push(waker.clone());
+        }
+    }
+
+    /// Queues a complete request; it is written at the end of the turn.
+    #[inline]
+    pub fn push(
+        &self,
+        recipient: Rc<dyn Recipient>,
+        seq: u64,
+        request: &[u8],
+        class: InFlight,
+        watched: Watched,
+        now_us: u32,
+    ) {
+        debug_assert!(self.is_open(), "requests are pushed to open links only");
+        let mut out = self.out.borrow_mut();
+        let slot = Slot {
+            recipient,
+            seq,
+            start: out.end(),
+            len: request.len() as u32,
+            sent_us: now_us,
+            class,
+            watched,
+        };
+        out.bytes.extend_from_slice(request);
+        self.slots.borrow_mut().push_back(slot);
+        self.wake();
+    }
+
+    /// Opens the slot of a request whose bytes follow in pieces ([`Link::push_bytes`]). Nothing else may be on the connection.
+    pub fn push_streamed(&self, recipient: Rc<dyn Recipient>, seq: u64, class: InFlight, now_us: u32) {
+        let start = self.out.borrow().end();
+        let slot = Slot {
+            recipient,
+            seq,
+            start,
+            len: 0,
+            sent_us: now_us,
+            class,
+            watched: Watched::No,
+        };
+        self.slots.borrow_mut().push_back(slot);
+    }
+
+    /// Queues bytes that are part of a streamed request, or draw no reply of their own.
+    pub fn push_bytes(&self, bytes: &[u8]) {
+        self.out.borrow_mut().bytes.extend_from_slice(bytes);
+        self.wake();
+    }
+
+    /// Queues a request whose reply nobody waits for.
+    pub fn push_ignored(&self, ignored: Rc<dyn Recipient>, request: &[u8], now_us: u32) {
+        self.push(ignored, 0, request, InFlight::Read, Watched::Yes, now_us);
+    }
+
+    /// Whether a streaming session is to wait before it pushes more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.out.borrow().unsent().len() > OUTGOING_FULL_BYTES
+    }
+
+    /// From here on every frame is out of band.
+    pub fn set_passthrough(&self) {
+        self.passthrough.set(true);
+    }
+
+    /// Lets the driver run: there is something to write, room to read, or nothing to live for.
+    #[inline]
+    pub fn wake(&self) {
+        if !self.woken.replace(true)
+            && let Some(waker) = self.driver.borrow().as_ref()
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The session that owned this connection is gone, or the connection carries state that nobody can use: ends it.
+    pub fn abandon(&self) {
+        self.owner.take();
+        if self.state.get() != LinkState::Dead {
+            self.state.set(LinkState::Draining);
+            self.wake();
+        }
+    }
+
+    /// Whether it could serve another session as it is: nothing under way, no state of its own.
+    #[must_use]
+    pub(super) fn is_reusable(&self) -> bool {
+        self.is_open() && !self.passthrough.get() && self.slots.borrow().is_empty()
+    }
+
+    /// Stops writing: hands unsent requests back to their sessions, keeps those sent for the answers that may still come.
+    pub(super) fn retire(&self) {
+        if self.is_open() {
+            self.state.set(LinkState::Draining);
+            let (unsent, requests) = {
+                let mut out = self.out.borrow_mut();
+                let mut slots = self.slots.borrow_mut();
+                let sent = out.sent;
+                // A request sent in part cannot run: the connection ends in the middle of it.
+                let first_unsent =
+                    slots.partition_point(|slot| slot.start + u64::from(slot.len) <= sent && slot.len > 0);
+                let unsent: Vec<Slot> = slots.drain(first_unsent..).collect();
+                let requests: Vec<Vec<u8>> = unsent.iter().map(|slot| out.request(slot).to_vec()).collect();
+                let keep = (sent - out.base) as usize;
+                out.bytes.truncate(keep);
+                (unsent, requests)
+            };
+            for (slot, request) in unsent.iter().zip(&requests) {
+                if slot.len == 0 {
+                    slot.recipient.lost(slot.seq, request, slot.class, Verdict::Answer);
+                } else {
+                    slot.recipient.taken_back(slot.seq, request, slot.class);
+                }
+            }
+            self.wake();
+        }
+    }
+
+    /// Age of the oldest unanswered request, when that is one whose age tells anything.
+    #[must_use]
+    pub(super) fn oldest_us(&self, now_us: u32) -> Option<u32> {
+        let slots = self.slots.borrow();
+        let slot = slots.front()?;
+        (slot.watched == Watched::Yes).then(|| now_us.wrapping_sub(slot.sent_us))
+    }
+}
+
+impl From<crate::command::InFlight> for InFlight {
+    fn from(class: crate::command::InFlight) -> Self {
+        match class {
+            crate::command::InFlight::Read => Self::Read,
+            crate::command::InFlight::Write => Self::Write,
+        }
+    }
+}

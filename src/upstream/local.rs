@@ -1,0 +1,235 @@
+//! One worker's part of one upstream: its lanes, its dedicated connections, and the generation that it has confirmed.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::driver;
+use super::link::{Link, LinkKey, LinkKind, Recipient};
+use super::shared::{Shared, WorkerShared};
+
+/// Bytes read from a socket at once.
+const SCRATCH_BYTES: usize = 64 << 10;
+/// Dedicated connections kept ready for the next session.
+const POOL_MAX: usize = 8;
+/// Wait before a dial that follows a failed one.
+const DIAL_PAUSE: Duration = Duration::from_millis(20);
+
+/// What all tasks of a worker share: a read buffer, and a clock.
+#[derive(Debug)]
+pub struct Turn {
+    pub scratch: RefCell<Box<[u8]>>,
+    epoch: Instant,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self {
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            epoch: Instant::now(),
+        }
+    }
+}
+
+impl Turn {
+    /// Microseconds since the worker started; wraps after 71 minutes, so only differences mean something.
+    #[inline]
+    #[must_use]
+    pub fn now_us(&self) -> u32 {
+        self.epoch.elapsed().as_micros() as u32
+    }
+}
+
+/// See the module.
+pub struct Local {
+    pub shared: Arc<Shared>,
+    pub turn: Rc<Turn>,
+    worker: usize,
+    next_link_id: Cell<u64>,
+    lanes: RefCell<Vec<Rc<Link>>>,
+    pool: RefCell<Vec<Rc<Link>>>,
+    /// Every link whose driver lives.
+    links: RefCell<Vec<Rc<Link>>>,
+    seen_generation: Cell<u64>,
+    waiters: RefCell<Vec<Waker>>,
+    confirm: Box<dyn Fn(u64)>,
+    dial_not_before: Cell<Option<Instant>>,
+}
+
+impl std::fmt::Debug for Local {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Local")
+            .field("upstream", &self.shared.target.name)
+            .field("worker", &self.worker)
+            .finish()
+    }
+}
+
+impl Local {
+    /// `confirm` tells the journal's owner that this worker writes to no connection older than a generation.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, worker: usize, turn: Rc<Turn>, confirm: Box<dyn Fn(u64)>) -> Rc<Self> {
+        let local = Self {
+            seen_generation: Cell::new(0),
+            shared,
+            turn,
+            worker,
+            next_link_id: Cell::new(2),
+            lanes: RefCell::default(),
+            pool: RefCell::default(),
+            links: RefCell::default(),
+            waiters: RefCell::default(),
+            confirm,
+            dial_not_before: Cell::new(None),
+        };
+        local.look();
+        Rc::new(local)
+    }
+
+    #[must_use]
+    pub fn worker(&self) -> &WorkerShared {
+        // The worker's index is given at construction, from the same list.
+        &self.shared.workers[self.worker]
+    }
+
+    /// The generation that this worker works in.
+    #[inline]
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.seen_generation.get()
+    }
+
+    /// Looks at the shared generation; on a change stops all older connections, hands back what they did not send, and confirms.
+    #[inline]
+    pub fn look(&self) {
+        let generation = self.shared.generation();
+        if generation != self.seen_generation.get() {
+            self.moved_to(generation);
+        }
+    }
+
+    #[cold]
+    fn moved_to(&self, generation: u64) {
+        self.seen_generation.set(generation);
+        self.lanes.borrow_mut().clear();
+        self.pool.borrow_mut().clear();
+        let older: Vec<Rc<Link>> = self
+            .links
+            .borrow()
+            .iter()
+            .filter(|link| link.generation != generation)
+            .cloned()
+            .collect();
+        for link in older {
+            link.retire();
+        }
+        (self.confirm)(generation);
+        self.wake_waiters();
+    }
+
+    /// Waits on the worker's bell: generation and mode changes reach the sessions that wait for them.
+    pub async fn listen(self: Rc<Self>) {
+        loop {
+            self.worker().bell.notified().await;
+            self.look();
+            self.wake_waiters();
+        }
+    }
+
+    fn wake_waiters(&self) {
+        for waker in self.waiters.take() {
+            waker.wake();
+        }
+    }
+
+    /// Wakes `waker` at the next change of generation or mode.
+    pub fn wait(&self, waker: &Waker) {
+        let mut waiters = self.waiters.borrow_mut();
+        if !waiters.iter().any(|known| known.will_wake(waker)) {
+            waiters.push(waker.clone());
+        }
+    }
+
+    /// The lane for a key, dialled when there is none.
+    #[must_use]
+    pub fn lane(self: &Rc<Self>, key: &LinkKey) -> Rc<Link> {
+        let mut lanes = self.lanes.borrow_mut();
+        lanes.retain(|lane| lane.is_open());
+        if let Some(lane) = lanes.iter().find(|lane| lane.key == *key) {
+            return Rc::clone(lane);
+        }
+        let lane = self.dial(key, LinkKind::Lane);
+        lanes.push(Rc::clone(&lane));
+        lane
+    }
+
+    /// A dedicated connection for one session: one from the pool, else a new one.
+    #[must_use]
+    pub fn dedicated(self: &Rc<Self>, key: &LinkKey, owner: Rc<dyn Recipient>) -> Rc<Link> {
+        let mut pool = self.pool.borrow_mut();
+        pool.retain(|link| link.is_reusable());
+        let link = match pool.iter().position(|link| link.key == *key) {
+            Some(at) => pool.swap_remove(at),
+            None => self.dial(key, LinkKind::Dedicated),
+        };
+        link.owner.replace(Some(owner));
+        link
+    }
+
+    /// A dedicated connection that has served nobody else.
+    #[must_use]
+    pub fn dedicated_fresh(self: &Rc<Self>, key: &LinkKey, owner: Rc<dyn Recipient>) -> Rc<Link> {
+        let link = self.dial(key, LinkKind::Dedicated);
+        link.owner.replace(Some(owner));
+        link
+    }
+
+    /// Takes a dedicated connection back whose session needs it no more and that carries no state but its key's.
+    pub fn give_back(&self, link: &Rc<Link>) {
+        let mut pool = self.pool.borrow_mut();
+        if link.is_reusable() && link.generation == self.generation() && pool.len() < POOL_MAX {
+            link.owner.take();
+            pool.push(Rc::clone(link));
+        } else {
+            link.abandon();
+        }
+    }
+
+    fn dial(self: &Rc<Self>, key: &LinkKey, kind: LinkKind) -> Rc<Link> {
+        let id = self.next_link_id.get();
+        self.next_link_id.set(id + 1);
+        let link = Rc::new(Link::new(id, key.clone(), self.generation(), kind));
+        self.links.borrow_mut().push(Rc::clone(&link));
+        tokio::task::spawn_local(driver::drive(Rc::clone(&link), Rc::clone(self)));
+        link
+    }
+
+    pub(super) fn forget(&self, link: &Rc<Link>) {
+        self.links.borrow_mut().retain(|known| !Rc::ptr_eq(known, link));
+        self.lanes.borrow_mut().retain(|known| !Rc::ptr_eq(known, link));
+        self.pool.borrow_mut().retain(|known| !Rc::ptr_eq(known, link));
+    }
+
+    pub(super) fn dial_failed(&self) {
+        self.dial_not_before.set(Some(Instant::now() + DIAL_PAUSE));
+    }
+
+    pub(super) fn dial_not_before(&self) -> Option<Instant> {
+        self.dial_not_before.get()
+    }
+
+    /// Age of the oldest unanswered command on any connection of this worker.
+    #[must_use]
+    pub fn oldest_unanswered(&self) -> Duration {
+        let now_us = self.turn.now_us();
+        let links = self.links.borrow();
+        let oldest_us = links
+            .iter()
+            .filter_map(|link| link.oldest_us(now_us))
+            .max()
+            .unwrap_or(0);
+        Duration::from_micros(u64::from(oldest_us))
+    }
+}

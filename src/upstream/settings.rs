@@ -1,0 +1,92 @@
+//! What the upstream room is configured with, validated.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A password: never printed.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Secret(String);
+
+impl Secret {
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The password itself.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// What `AUTH` is called with.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Credentials {
+    /// Nothing for the one-argument form (user `default`).
+    pub user: Option<String>,
+    pub password: Secret,
+}
+
+/// Where a Redis listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// Resolved again at every dial.
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    Unix(PathBuf),
+}
+
+/// The parsed `url` of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamUrl {
+    pub address: Address,
+    pub db: u32,
+    pub credentials: Option<Credentials>,
+}
+
+impl fmt::Display for UpstreamUrl {
+    /// Without the credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.address {
+            Address::Tcp { host, port } if host.contains(':') => write!(f, "redis://[{host}]:{port}/{}", self.db),
+            Address::Tcp { host, port } => write!(f, "redis://{host}:{port}/{}", self.db),
+            Address::Unix(path) => write!(f, "unix://{}?db={}", path.display(), self.db),
+        }
+    }
+}
+
+/// `[upstream.timeouts]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    pub command: Duration,
+}
+
+/// Who a connection acts as. The URL's credentials (or none) serve every session that never AUTHs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Identity {
+    Url,
+    Client(Arc<Credentials>),
+}
+
+impl Identity {
+    /// The name under which a journaled write is kept; empty for the URL's.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Url => "",
+            Self::Client(credentials) => credentials.user.as_deref().unwrap_or("default"),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What the workers, the health owner and the replay of one upstream share. No lock is on the path of a forwarded command.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+
+use super::connections::ConnectionFile;
+use super::dial::Facts;
+use super::known::Known;
+use super::settings::{Address, Credentials, Identity, Timeouts};
+use super::stats::WorkerStats;
+
+/// What the workers need to know while the generation is odd; while it is even they forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mode {
+    /// The first probe has not decided yet: commands are held.
+    Starting,
+    Healthy,
+    Down,
+    Probing,
+    CatchingUp,
+    /// Catching up cannot go on although the upstream answers: reads go upstream, writes behind the backlog.
+    Halted,
+}
+
+impl Mode {
+    const ALL: [Self; 6] = [
+        Self::Starting,
+        Self::Healthy,
+        Self::Down,
+        Self::Probing,
+        Self::CatchingUp,
+        Self::Halted,
+    ];
+
+    /// As `/status` says it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Down => "down",
+            Self::Starting | Self::Probing => "probing",
+            Self::CatchingUp | Self::Halted => "catching_up",
+        }
+    }
+}
+
+/// A sign of trouble that a worker saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    ConnectionRefused,
+    ConnectTimeout,
+    /// The name does not resolve, the network is unreachable, …
+    ConnectFailed,
+    /// The upstream did not accept the connection (maxclients, protected mode) or spoke no RESP.
+    NotAccepted,
+    /// The connection ended with commands in flight.
+    Reset,
+    Loading,
+    /// READONLY from an upstream that was a master when first reached.
+    Demoted,
+    MasterDown,
+    ClusterDown,
+}
+
+/// Signs that may wait for the health owner; more of them say nothing new.
+const SIGNS_MAX: usize = 256;
+
+/// The per-worker part.
+#[derive(Debug, Default)]
+pub struct WorkerShared {
+    pub stats: WorkerStats,
+    /// Rung when the generation or the mode has changed.
+    pub bell: Notify,
+}
+
+/// Fixed for the life of the process.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub name: String,
+    pub address: Address,
+    pub db: u32,
+    pub credentials: Option<Credentials>,
+    pub timeouts: Timeouts,
+    pub hold_timeout: Duration,
+}
+
+#[derive(Debug)]
+pub struct Shared {
+    pub target: Target,
+    pub connections: ConnectionFile,
+    pub known: Known,
+    pub workers: Vec<WorkerShared>,
+    /// Odd while journaling. Written by the journal's owner only.
+    generation: Arc<AtomicU64>,
+    mode: AtomicU8,
+    facts: Mutex<Facts>,
+    signs: mpsc::Sender<Sign>,
+    /// The upstream answers only to those who authenticate, and the URL has no credentials.
+    password_owed: std::sync::atomic::AtomicBool,
+}
+
+impl Shared {
+    /// The receiver is the health owner's.
+    #[must_use]
+    pub fn new(
+        target: Target,
+        connections: ConnectionFile,
+        known: Known,
+        generation: Arc<AtomicU64>,
+        workers: usize,
+    ) -> (Arc<Self>, mpsc::Receiver<Sign>) {
+        let (signs, receiver) = mpsc::channel(SIGNS_MAX);
+        let shared = Self {
+            target,
+            connections,
+            known,
+            workers: (0..workers).map(|_| WorkerShared::default()).collect(),
+            generation,
+            mode: AtomicU8::new(Mode::Starting as u8),
+            facts: Mutex::default(),
+            signs,
+            password_owed: false.into(),
+        };
+        (Arc::new(shared), receiver)
+    }
+
+    /// The generation now; even means: forward.
+    #[inline]
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        let index = usize::from(self.mode.load(Ordering::Acquire));
+        Mode::ALL.get(index).copied().unwrap_or(Mode::Down)
+    }
+
+    /// Sets the mode and lets every worker look.
+    pub fn set_mode(&self, mode: Mode) {
+        self.mode.store(mode as u8, Ordering::Release);
+        self.ring();
+    }
+
+    /// Lets every worker look at generation and mode.
+    pub fn ring(&self) {
+        for worker in &self.workers {
+            worker.bell.notify_one();
+        }
+    }
+
+    /// Tells the health owner.
+    pub fn report(&self, sign: Sign) {
+        // A full queue already says it.
+        let _ = self.signs.try_send(sign);
+    }
+
+    fn lock_facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the upstream said of itself last.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        self.lock_facts().clone()
+    }
+
+    pub fn set_facts(&self, facts: Facts) {
+        *self.lock_facts() = facts;
+    }
+
+    #[must_use]
+    pub fn password_owed(&self) -> bool {
+        self.password_owed.load(Ordering::Relaxed)
+    }
+
+    pub fn set_password_owed(&self, owed: PasswordOwed) {
+        self.password_owed.store(owed == PasswordOwed::Yes, Ordering::Relaxed);
+    }
+
+    /// The credentials that an identity authenticates with.
+    #[must_use]
+    pub fn credentials<'a>(&'a self, identity: &'a Identity) -> Option<&'a Credentials> {
+        match identity {
+            Identity::Url => self.target.credentials.as_ref(),
+            Identity::Client(credentials) => Some(credentials),
+        }
+    }
+}
+
+/// Whether the upstream asks a password of sessions that have none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PasswordOwed {
+    Yes,
+    No,
+}
