@@ -1,0 +1,6 @@
+//! What is answered and kept while the upstream is down: neutral replies, journaled effects, rules. Pure.
+
+pub mod effect;
+pub mod payload;
+pub mod rules;
+pub mod write;
