@@ -192,7 +192,10 @@ fn bulk_decimal(out: &mut Vec<u8>, n: i64) {
 
 /// The payload of the first bulk string of a RESP array; empty when there is none.
 fn first_bulk(command: &[u8]) -> &[u8] {
-    command.split(|byte| *byte == b'\n').nth(2).map_or(&[], <[u8]>::trim_ascii_end)
+    command
+        .split(|byte| *byte == b'\n')
+        .nth(2)
+        .map_or(&[], <[u8]>::trim_ascii_end)
 }
 
 fn varint(out: &mut Vec<u8>, mut n: u64) {
@@ -279,8 +282,12 @@ mod tests {
 
     fn effect() -> impl Strategy<Value = Effect<'static>> {
         let command = proptest::collection::vec(any::<u8>(), 0..80);
-        (any::<bool>(), command, proptest::option::of((any::<u32>(), any::<i64>()))).prop_map(
-            |(relative, command, deadline)| Effect {
+        (
+            any::<bool>(),
+            command,
+            proptest::option::of((any::<u32>(), any::<i64>())),
+        )
+            .prop_map(|(relative, command, deadline)| Effect {
                 kind: if relative {
                     EffectKind::Relative
                 } else {
@@ -291,8 +298,7 @@ mod tests {
                     after_ms,
                 }),
                 command: Cow::Owned(command),
-            },
-        )
+            })
     }
 
     proptest! {
@@ -356,7 +362,10 @@ mod tests {
         assert_eq!(rendered(10_000, 4_000, 1_000_000), format!("{head}$7\r\n1006000\r\n"));
         assert_eq!(rendered(10_000, 4_000_000, 1_000_000), format!("{head}$1\r\n1\r\n"));
         assert_eq!(rendered(i64::MIN, u64::MAX, 0), format!("{head}$1\r\n1\r\n"));
-        assert_eq!(rendered(i64::MAX, 0, i64::MAX), format!("{head}$19\r\n{}\r\n", i64::MAX));
+        assert_eq!(
+            rendered(i64::MAX, 0, i64::MAX),
+            format!("{head}$19\r\n{}\r\n", i64::MAX)
+        );
     }
 
     #[test]

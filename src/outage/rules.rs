@@ -1,12 +1,10 @@
 //! `[[upstream.rule]]`: what the user says about commands and keys while the upstream is not well. First match wins.
 
-mod glob;
-
-pub use glob::Glob;
-
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::glob::Glob;
+use super::write::{Queueing, queueing};
 use crate::command::{Name, TABLE};
 use crate::resp::{Protocol, write};
 
@@ -176,7 +174,11 @@ impl Rules {
             .enumerate()
             .map(|(rule, settings)| understand(rule, settings, &mut errors))
             .collect();
-        if errors.is_empty() { Ok(Self(rules)) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(Self(rules))
+        } else {
+            Err(errors)
+        }
     }
 
     #[must_use]
@@ -202,8 +204,17 @@ fn understand(rule: usize, settings: &RuleSettings, errors: &mut Vec<RuleError>)
     let mut commands = Vec::with_capacity(settings.commands.len());
     for command in &settings.commands {
         match TABLE.iter().find(|spec| spec.name.eq_ignore_ascii_case(command)) {
-            Some(spec) => commands.push(spec.id),
             None => wrong("commands", command, "no such command"),
+            Some(spec) => {
+                commands.push(spec.id);
+                match (settings.when_down, queueing(spec.id)) {
+                    (Some(WhenDown::Queue), Queueing::Never) => wrong("commands", command, "is never queued"),
+                    (Some(WhenDown::Queue), Queueing::WithReply) if settings.reply.is_none() => {
+                        wrong("commands", command, "is queued only with a reply");
+                    }
+                    _ => {}
+                }
+            }
         }
     }
     let reply = settings.reply.as_deref().and_then(|text| {
@@ -294,6 +305,9 @@ mod tests {
             [[rule]]
             when_down = "error"
             reply = ":1"
+            [[rule]]
+            commands = ["RPUSH", "INCR", "LPOP"]
+            when_down = "queue"
             "#,
         )
         .unwrap_err();
@@ -305,6 +319,8 @@ mod tests {
                 "rule[0].commands = \"SETT\": no such command",
                 "rule[0].reply = \"OK\": a reply is +text, :n, $text, _ or *0",
                 "rule[1].reply = \":1\": only when_down = \"queue\" or \"neutral\" has a reply",
+                "rule[2].commands = \"INCR\": is queued only with a reply",
+                "rule[2].commands = \"LPOP\": is never queued",
             ]
         );
     }

@@ -115,7 +115,11 @@ mod tests {
     #[test]
     fn every_write_of_the_table_was_thought_about_once() {
         for spec in TABLE.iter().filter(|spec| spec.flags.contains(Flags::WRITE)) {
-            let places = [blind(spec.id).is_some(), deciding(spec.id).is_some(), NEVER.contains(&spec.id)];
+            let places = [
+                blind(spec.id).is_some(),
+                deciding(spec.id).is_some(),
+                NEVER.contains(&spec.id),
+            ];
             assert_eq!(places.iter().filter(|place| **place).count(), 1, "{}", spec.name);
         }
     }

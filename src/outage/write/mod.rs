@@ -24,7 +24,7 @@ use self::class::{Class, class};
 use self::refusal::ArgumentError;
 use super::effect::{Effect, EffectKind};
 use super::rules::Reply;
-use crate::command::Spec;
+use crate::command::{Name, Spec};
 use crate::resp::{Protocol, Request, write as reply};
 
 /// What a write needs to know of its session.
@@ -134,6 +134,26 @@ fn judge<'a>(spec: &'static Spec, request: &Request<'a>, ctx: &mut WriteContext<
         Class::Blind(handler) => handler(spec, request, ctx),
         Class::Decides(kind) => Ok(Verdict::Decides(Effect::verbatim(kind, request))),
         Class::Never => Ok(Verdict::Never),
+    }
+}
+
+/// What a rule that says `when_down = "queue"` needs for a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queueing {
+    /// Nothing: the table has a reply, for the plain form at least.
+    ByDefault,
+    /// A reply of its own.
+    WithReply,
+    /// No rule makes it safe.
+    Never,
+}
+
+#[must_use]
+pub fn queueing(name: Name) -> Queueing {
+    match class(name) {
+        Class::Blind(_) => Queueing::ByDefault,
+        Class::Decides(_) => Queueing::WithReply,
+        Class::Never => Queueing::Never,
     }
 }
 

@@ -60,7 +60,11 @@ fn strtod(text: &[u8]) -> Option<(f64, Range)> {
     };
     if let [b'0', b'x' | b'X', digits @ ..] = unsigned {
         let value = hexadecimal(digits)?;
-        let range = if value.is_finite() { Range::Within } else { Range::Beyond };
+        let range = if value.is_finite() {
+            Range::Within
+        } else {
+            Range::Beyond
+        };
         return Some((if text.starts_with(b"-") { -value } else { value }, range));
     }
     let value: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
@@ -68,10 +72,20 @@ fn strtod(text: &[u8]) -> Option<(f64, Range)> {
         return None;
     }
     let is_word = unsigned.first().is_some_and(u8::is_ascii_alphabetic);
-    let mantissa = unsigned.split(|byte| matches!(byte, b'e' | b'E')).next().unwrap_or_default();
+    let mantissa = unsigned
+        .split(|byte| matches!(byte, b'e' | b'E'))
+        .next()
+        .unwrap_or_default();
     let underflow = value == 0.0 && mantissa.iter().any(|byte| matches!(byte, b'1'..=b'9'));
     let overflow = value.is_infinite() && !is_word;
-    Some((value, if underflow || overflow { Range::Beyond } else { Range::Within }))
+    Some((
+        value,
+        if underflow || overflow {
+            Range::Beyond
+        } else {
+            Range::Within
+        },
+    ))
 }
 
 /// `h.hhhp±d` after the `0x`. Rounds more than once beyond 52 bits, which no check here can tell.

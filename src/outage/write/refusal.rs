@@ -28,7 +28,10 @@ impl ArgumentError<'_> {
             Self::Syntax => write::error(out, "ERR syntax error"),
             Self::NotInteger => write::error(out, "ERR value is not an integer or out of range"),
             Self::NotFloat => write::error(out, "ERR value is not a valid float"),
-            Self::ExpireTime => write::error(out, &format!("ERR invalid expire time in '{}' command", full_name(spec))),
+            Self::ExpireTime => write::error(
+                out,
+                &format!("ERR invalid expire time in '{}' command", full_name(spec)),
+            ),
             Self::StreamId => write::error(out, "ERR Invalid stream ID specified as stream command argument"),
             Self::UnsupportedOption(option) => {
                 line(out, b"ERR Unsupported option ", option, b"");

@@ -171,9 +171,7 @@ pub(super) fn xgroup_create<'a>(_: &'static Spec, request: &Request<'a>, _: &mut
         } else if word.eq_ignore_ascii_case(b"ENTRIESREAD") && at + 1 < request.len() {
             let entries = integer(request.arg(at + 1)).ok_or(ArgumentError::NotInteger)?;
             if entries < -1 {
-                return Err(ArgumentError::Text(
-                    "ERR value for ENTRIESREAD must be positive or -1",
-                ));
+                return Err(ArgumentError::Text("ERR value for ENTRIESREAD must be positive or -1"));
             }
             at += 2;
         } else {

@@ -50,7 +50,10 @@ impl StreamIds {
         let id = match known.last {
             Some(last) if last.ms == ms => last.next(),
             // 0-0 is no ID.
-            _ => StreamId { ms, seq: u64::from(ms == 0) },
+            _ => StreamId {
+                ms,
+                seq: u64::from(ms == 0),
+            },
         };
         known.issued(id);
         id

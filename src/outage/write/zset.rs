@@ -87,8 +87,12 @@ pub(super) fn zadd<'a>(_: &'static Spec, request: &Request<'a>, _: &mut WriteCon
     }
     let members = request.args_from(at + 1).step_by(2);
     let count = match options {
-        Options { xx: true, ch: false, .. } => 0,
-        Options { xx: false, ch: true, .. } => changed(scores.zip(members), options),
+        Options {
+            xx: true, ch: false, ..
+        } => 0,
+        Options {
+            xx: false, ch: true, ..
+        } => changed(scores.zip(members), options),
         _ => distinct(members),
     };
     verbatim(options.kind(), request, count)
@@ -137,7 +141,9 @@ pub(super) fn geoadd<'a>(_: &'static Spec, request: &Request<'a>, _: &mut WriteC
         return Ok(Verdict::Decides(Effect::verbatim(options.kind(), request)));
     }
     let count = match options {
-        Options { xx: true, ch: false, .. } => 0,
+        Options {
+            xx: true, ch: false, ..
+        } => 0,
         _ => distinct(members),
     };
     verbatim(options.kind(), request, count)

@@ -2,7 +2,7 @@
 
 /// A glob over bytes: `*`, `?`, `[a-c]`, `[^x]`, `\` quotes. Every pattern means something, as in Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Glob(Vec<Token>);
+pub(super) struct Glob(Vec<Token>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
@@ -13,8 +13,7 @@ enum Token {
 }
 
 impl Glob {
-    #[must_use]
-    pub fn new(mut pattern: &[u8]) -> Self {
+    pub(super) fn new(mut pattern: &[u8]) -> Self {
         let mut tokens = Vec::with_capacity(pattern.len());
         while let Some((first, rest)) = pattern.split_first() {
             pattern = rest;
@@ -38,8 +37,7 @@ impl Glob {
     }
 
     /// At most tokens × bytes steps.
-    #[must_use]
-    pub fn matches(&self, text: &[u8]) -> bool {
+    pub(super) fn matches(&self, text: &[u8]) -> bool {
         let (mut token, mut byte) = (0, 0);
         let mut retry: Option<(usize, usize)> = None;
         loop {
