@@ -184,10 +184,14 @@ impl<'a> Payload<'a> {
     }
 }
 
+/// `$len n`, without a temporary buffer; `n` is positive.
 fn bulk_decimal(out: &mut Vec<u8>, n: i64) {
-    let mut digits = Vec::with_capacity(20);
-    write::decimal(&mut digits, n);
-    write::bulk(out, &digits);
+    let len = n.checked_ilog10().map_or(1, |log| i64::from(log) + 1);
+    out.push(b'$');
+    write::decimal(out, len);
+    out.extend_from_slice(b"\r\n");
+    write::decimal(out, n);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The payload of the first bulk string of a RESP array; empty when there is none.
