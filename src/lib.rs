@@ -3,6 +3,7 @@
 //! This page is the project's map; it is filled as the rooms are built.
 
 pub mod command;
+pub mod outage;
 pub mod resp;
 pub mod session;
 pub mod upstream;
