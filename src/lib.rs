@@ -2,5 +2,8 @@
 //!
 //! This page is the project's map; it is filled as the rooms are built.
 
+pub mod breaker;
 pub mod command;
+pub mod config;
 pub mod resp;
+pub mod telemetry;
