@@ -1,10 +1,20 @@
 //! Arguments, environment and file become settings: parsed once, every fault named at once, valid from then on.
 
 mod address;
+mod effective;
+mod fault;
+mod loader;
+mod raw;
+mod rule;
 mod secret;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use address::{Credentials, ListenAddress, UpstreamAddress, UpstreamUrl};
+pub use effective::effective;
+pub use fault::{ConfigErrors, Fault, LoadError};
+pub use loader::{Flags, Outside, load};
 pub use secret::Secret;
 pub use settings::{
     AfterNeutralRead, Fsync, InFlight, LimitSettings, NeedsKey, QueueSettings, ReplaySettings, RuleSettings, Settings,
