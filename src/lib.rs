@@ -3,6 +3,7 @@
 //! This page is the project's map; it is filled as the rooms are built.
 
 pub mod breaker;
+pub mod cli;
 pub mod command;
 pub mod config;
 pub mod resp;

@@ -19,7 +19,7 @@ pub fn breaker_transition(upstream: &str, from: &'static str, to: &'static str, 
     info!(upstream, from, to, reason, "breaker");
 }
 
-/// A probe failed; the first of an outage at INFO would repeat the transition, so all are DEBUG.
+/// A probe failed. DEBUG: the transition before it has said at INFO that the upstream is down.
 pub fn probe_failed(upstream: &str, trouble: &'static str) {
     tracing::debug!(upstream, trouble, "probe failed");
 }
