@@ -1,5 +1,7 @@
 //! `tideover check` from outside: exit codes 0, 2 and 78, and every fault at once.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::path::PathBuf;
 use std::process::{Command, Output};
 

@@ -42,6 +42,10 @@ pub struct Transition {
 }
 
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one per upstream: in place is simpler than on the heap"
+)]
 enum Phase {
     Closed {
         window: Window,

@@ -47,7 +47,7 @@ pub enum ErrorClass {
     AlreadyThere,
     /// XADD with an ID that is not above the stream's last.
     XaddIdTooSmall,
-    /// EXECABORT after an error at queueing time: nothing of the transaction was executed.
+    /// EXECABORT after an error at queueing time: nothing of the transaction was executed. That error's class decides, not this one.
     Discarded,
     /// `ERR Protocol error`: we sent what is not RESP, or the two sides are out of step.
     Protocol,
@@ -81,8 +81,10 @@ pub enum ClientEffect {
 /// What becomes of a record that drew this reply at replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReplayEffect {
-    /// Stop, and try the same record again after the breaker's backoff.
+    /// Stop, reopen the breaker, and try the same record again after its backoff.
     Retry,
+    /// Redis answers but does not take the record now: wait and try it again, without an outage of our own making.
+    Stall,
     /// This record will never succeed: keep it aside and go on.
     DeadLetter,
     /// No record of this identity can succeed until a person or a client changes something: wait and say so.
@@ -187,10 +189,15 @@ impl ErrorClass {
     pub fn replay_effect(self) -> ReplayEffect {
         match self {
             // After a protocol error the connection is gone; the marker says how far it got.
-            Self::NotExecuted(_) | Self::Transient(_) | Self::Redirected | Self::Protocol => ReplayEffect::Retry,
+            Self::NotExecuted(_)
+            | Self::Transient(Transient::Busy | Transient::MaxClients)
+            | Self::Redirected
+            | Self::Protocol => ReplayEffect::Retry,
+            Self::Transient(Transient::Oom | Transient::Misconf | Transient::Noreplicas | Transient::Tryagain)
+            | Self::Discarded => ReplayEffect::Stall,
             Self::Identity | Self::ProtectedMode => ReplayEffect::Halt,
             Self::AlreadyThere => ReplayEffect::Done,
-            Self::Permission | Self::XaddIdTooSmall | Self::Discarded | Self::Application => ReplayEffect::DeadLetter,
+            Self::Permission | Self::XaddIdTooSmall | Self::Application => ReplayEffect::DeadLetter,
         }
     }
 }
@@ -213,6 +220,7 @@ mod tests {
         };
         let replay = match class.replay_effect() {
             ReplayEffect::Retry => "retry",
+            ReplayEffect::Stall => "stall",
             ReplayEffect::DeadLetter => "dead",
             ReplayEffect::Halt => "halt",
             ReplayEffect::Done => "done",
@@ -220,9 +228,16 @@ mod tests {
         assert_eq!(format!("{breaker} {client} {replay}"), expected, "{text}");
     }
 
+    fn check_all(table: &[(&str, &str)]) {
+        for (text, expected) in table {
+            check(text, expected);
+            check(&format!("{text}\r\n"), expected);
+        }
+    }
+
     #[test]
-    fn error_replies_count_by_what_they_mean() {
-        for (text, expected) in [
+    fn replies_of_a_server_that_cannot_execute_now() {
+        check_all(&[
             (
                 "LOADING Redis is loading the dataset in memory",
                 "!loading as_down retry",
@@ -251,16 +266,16 @@ mod tests {
             ),
             (
                 "OOM command not allowed when used memory > 'maxmemory'.",
-                "ok pass retry",
+                "ok pass stall",
             ),
             (
                 "MISCONF Errors writing to the AOF file: No space left on device",
-                "ok pass retry",
+                "ok pass stall",
             ),
-            ("NOREPLICAS Not enough good replicas to write.", "ok pass retry"),
+            ("NOREPLICAS Not enough good replicas to write.", "ok pass stall"),
             (
                 "TRYAGAIN Multiple keys request during rehashing of slot",
-                "ok pass retry",
+                "ok pass stall",
             ),
             ("ERR max number of clients reached", "max_clients pass retry"),
             (
@@ -268,6 +283,12 @@ mod tests {
                 "max_clients pass retry",
             ),
             ("DENIED Redis is running in protected mode because", "denied pass halt"),
+        ]);
+    }
+
+    #[test]
+    fn replies_about_who_asks_or_what_was_asked() {
+        check_all(&[
             ("NOAUTH Authentication required.", "ok pass halt"),
             (
                 "WRONGPASS invalid username-password pair or user is disabled.",
@@ -295,10 +316,7 @@ mod tests {
             ("CROSSSLOT Keys in request don't hash to the same slot", "ok pass dead"),
             ("LOADINGX not ours", "ok pass dead"),
             ("", "ok pass dead"),
-        ] {
-            check(text, expected);
-            check(&format!("{text}\r\n"), expected);
-        }
+        ]);
     }
 
     #[test]
@@ -306,11 +324,11 @@ mod tests {
         let because = "EXECABORT Transaction discarded because of: ";
         check(&format!("{because}LOADING Redis is loading"), "!loading as_down retry");
         check(&format!("{because}READONLY You can't write"), "!demoted as_down retry");
-        check(&format!("{because}OOM command not allowed"), "ok pass retry");
-        check(&format!("{because}{because}LOADING x"), "ok pass dead");
+        check(&format!("{because}OOM command not allowed"), "ok pass stall");
+        check(&format!("{because}{because}LOADING x"), "ok pass stall");
         check(
             "EXECABORT Transaction discarded because of previous errors.",
-            "ok pass dead",
+            "ok pass stall",
         );
     }
 

@@ -7,6 +7,7 @@ mod loader;
 mod raw;
 mod rule;
 mod secret;
+mod sections;
 mod settings;
 #[cfg(test)]
 mod tests;
