@@ -2,8 +2,13 @@
 //!
 //! This page is the project's map; it is filled as the rooms are built.
 
+pub mod breaker;
+pub mod cli;
 pub mod command;
+pub mod config;
 pub mod outage;
 pub mod resp;
+pub mod server;
 pub mod session;
+pub mod telemetry;
 pub mod upstream;

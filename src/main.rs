@@ -1,3 +1,7 @@
 //! The `tideover` binary: arguments in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tideover::cli::main()
+}

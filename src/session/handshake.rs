@@ -199,11 +199,8 @@ impl Task {
         };
         let judgement = self.judge(&key);
         if matches!(judgement, Judgement::Accepted) {
-            let mut words = vec!["AUTH"];
-            words.extend(credentials.user.as_deref());
-            words.push(credentials.password.reveal());
             self.state.admission = Admission::Granted;
-            self.become_key(key, &[crate::upstream::dial::command(&words)]);
+            self.become_key(key, &[crate::upstream::dial::auth(&credentials)]);
         }
         judgement
     }
@@ -299,7 +296,10 @@ impl Task {
             Judgement::Pending => Routed::Park,
             Judgement::Refused(text) => self.answer(ask, format!("-{text}\r\n").as_bytes(), Route::Local),
             Judgement::Accepted => {
-                self.become_key(key, &[crate::upstream::dial::command(&["SELECT", &db.to_string()])]);
+                self.become_key(
+                    key,
+                    &[crate::upstream::dial::command(&["SELECT", db.to_string().as_str()])],
+                );
                 self.answer(ask, b"+OK\r\n", Route::Local)
             }
         }
@@ -424,7 +424,7 @@ fn parse_hello(request: &Request<'_>, protocol: Protocol) -> Result<Hello, Strin
             let (user, password) = (request.arg(at + 1), request.arg(at + 2));
             hello.credentials = Some(Credentials {
                 user: Some(String::from_utf8_lossy(user).into_owned()),
-                password: Secret::new(String::from_utf8_lossy(password)),
+                password: Secret::new(password),
             });
             at += 3;
         } else if option.eq_ignore_ascii_case(b"SETNAME") && left >= 1 {

@@ -165,12 +165,13 @@ async fn connect(address: &Address, limit: Duration) -> io::Result<(Reader, Writ
     }
 }
 
-fn auth(credentials: &Credentials) -> Vec<u8> {
-    let password = credentials.password.reveal();
-    match &credentials.user {
-        Some(user) => command(&["AUTH", user, password]),
-        None => command(&["AUTH", password]),
-    }
+/// The AUTH that these credentials are given with.
+#[must_use]
+pub fn auth(credentials: &Credentials) -> Vec<u8> {
+    let mut args: Vec<&[u8]> = vec![b"AUTH"];
+    args.extend(credentials.user.as_deref().map(str::as_bytes));
+    args.push(credentials.password.expose());
+    command(&args)
 }
 
 fn introduction(handshake: &Handshake<'_>) -> Vec<u8> {
@@ -183,17 +184,17 @@ fn introduction(handshake: &Handshake<'_>) -> Vec<u8> {
     out.extend(command(&["PING"]));
     out.extend(command(&["INFO", "server"]));
     out.extend(command(&["TIME"]));
-    out.extend(command(&["SELECT", &handshake.db.to_string()]));
+    out.extend(command(&["SELECT", handshake.db.to_string().as_str()]));
     out
 }
 
 /// Encodes a command.
 #[must_use]
-pub fn command(args: &[&str]) -> Vec<u8> {
+pub fn command<A: AsRef<[u8]>>(args: &[A]) -> Vec<u8> {
     let mut out = Vec::new();
     write::array(&mut out, args.len());
     for arg in args {
-        write::bulk(&mut out, arg.as_bytes());
+        write::bulk(&mut out, arg.as_ref());
     }
     out
 }

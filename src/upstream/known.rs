@@ -54,9 +54,9 @@ impl Known {
     fn hash(&self, credentials: &Credentials) -> String {
         let user = credentials.user.as_deref().unwrap_or("default");
         let mut hasher = Sha256::new();
-        for part in [&self.salt, user, credentials.password.reveal()] {
+        for part in [self.salt.as_bytes(), user.as_bytes(), credentials.password.expose()] {
             hasher.update((part.len() as u64).to_le_bytes());
-            hasher.update(part.as_bytes());
+            hasher.update(part);
         }
         hex(&hasher.finalize())
     }
@@ -110,6 +110,7 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::settings::Secret;
     use super::*;
 
     #[test]
@@ -124,7 +125,6 @@ mod tests {
             user: Some("alices".into()),
             password: Secret::new("ecret"),
         };
-        use super::super::settings::Secret;
         let known = Known::open(&path, [7; 16]).unwrap();
         assert!(!known.accepts(&alice));
         known.accepted(&alice);

@@ -5,19 +5,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A password: never printed.
+/// A password. Any bytes, as Redis takes them; `Debug` hides them.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Secret(String);
+pub struct Secret(Box<[u8]>);
 
 impl Secret {
     #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into().into_boxed_slice())
     }
 
     /// The password itself.
     #[must_use]
-    pub fn reveal(&self) -> &str {
+    pub fn expose(&self) -> &[u8] {
         &self.0
     }
 }
@@ -47,23 +47,12 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// The parsed `url` of an upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// `redis://[user:password@]host[:port][/db]` or `unix:///path[?db=N]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamUrl {
     pub address: Address,
     pub db: u32,
     pub credentials: Option<Credentials>,
-}
-
-impl fmt::Display for UpstreamUrl {
-    /// Without the credentials.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.address {
-            Address::Tcp { host, port } if host.contains(':') => write!(f, "redis://[{host}]:{port}/{}", self.db),
-            Address::Tcp { host, port } => write!(f, "redis://{host}:{port}/{}", self.db),
-            Address::Unix(path) => write!(f, "unix://{}?db={}", path.display(), self.db),
-        }
-    }
 }
 
 /// `[upstream.timeouts]`

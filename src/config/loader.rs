@@ -1,0 +1,397 @@
+//! Flags, environment, file and defaults become [`Settings`]: parse, don't validate.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::Secret;
+use super::address::{Credentials, ListenAddress, UpstreamAddress, UpstreamUrl, UrlParts};
+use super::fault::{ConfigErrors, Fault, LoadError, shown};
+use super::raw::{Section, duration, parsed, text};
+use super::rule;
+use super::sections::{HOUR, breaker_settings, limits, name, queue, replay, socket_address, timeouts, worker_count};
+use super::settings::{Settings, UpstreamSettings};
+use crate::telemetry;
+
+/// What the command line says, as typed; the environment says the same with `TIDEOVER_CONFIG`, `TIDEOVER_LISTEN`, ….
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    pub config: Option<PathBuf>,
+    pub listen: Option<String>,
+    pub upstream: Option<String>,
+    pub data_dir: Option<String>,
+    pub admin: Option<String>,
+    pub workers: Option<String>,
+    pub log_format: Option<String>,
+    pub log_level: Option<String>,
+}
+
+/// The world outside, so that tests need none.
+#[derive(Clone, Copy)]
+#[expect(missing_debug_implementations, reason = "two closures")]
+pub struct Outside<'a> {
+    /// A variable of the environment.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// The text of a file.
+    pub read: &'a dyn Fn(&Path) -> io::Result<String>,
+}
+
+/// A value that stands above the file.
+struct Override {
+    /// `--listen` or `TIDEOVER_LISTEN`
+    origin: &'static str,
+    value: Value,
+}
+
+struct Overrides {
+    listen: Option<Override>,
+    upstream: Option<Override>,
+    data_dir: Option<Override>,
+    admin: Option<Override>,
+    workers: Option<Override>,
+    log_format: Option<Override>,
+    log_level: Option<Override>,
+}
+
+struct Loader<'a> {
+    outside: Outside<'a>,
+    faults: &'a RefCell<Vec<Fault>>,
+}
+
+/// Reads the configuration: flag, else environment, else file, else default.
+///
+/// # Errors
+/// All faults at once, or what does not go together on the command line.
+pub fn load(flags: &Flags, outside: Outside<'_>) -> Result<Settings, LoadError> {
+    let faults = RefCell::new(Vec::new());
+    let loader = Loader {
+        outside,
+        faults: &faults,
+    };
+    let table = loader.file(flags)?;
+    let overrides = loader.overrides(flags);
+    let upstreams = table.get("upstream").and_then(Value::as_array).map_or(0, Vec::len);
+    if let Some(misplaced) = [&overrides.listen, &overrides.upstream]
+        .into_iter()
+        .flatten()
+        .find(|_| upstreams > 1)
+    {
+        return Err(LoadError::Usage(format!(
+            "{} cannot be used beside a file with {upstreams} upstreams: it does not say which one is meant",
+            misplaced.origin
+        )));
+    }
+    let settings = loader.settings(&table, overrides);
+    let faults = faults.into_inner();
+    if faults.is_empty() {
+        Ok(settings)
+    } else {
+        Err(ConfigErrors(faults).into())
+    }
+}
+
+impl Loader<'_> {
+    fn env(&self, name: &str) -> Option<String> {
+        (self.outside.env)(name).filter(|value| !value.is_empty())
+    }
+
+    fn file(&self, flags: &Flags) -> Result<Table, ConfigErrors> {
+        let (origin, path) = match (&flags.config, self.env("TIDEOVER_CONFIG")) {
+            (Some(path), _) => ("--config", path.clone()),
+            (None, Some(path)) => ("TIDEOVER_CONFIG", PathBuf::from(path)),
+            (None, None) => return Ok(Table::new()),
+        };
+        let fault = |key: String, value: Option<String>, rule: String| ConfigErrors(vec![Fault { key, value, rule }]);
+        let text = (self.outside.read)(&path).map_err(|error| {
+            let value = format!("\"{}\"", path.display());
+            fault(origin.to_owned(), Some(value), format!("cannot be read: {error}"))
+        })?;
+        text.parse::<Table>().map_err(|error| {
+            // Not the whole message: it quotes the line, which may hold a password.
+            let line = error
+                .span()
+                .map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+            fault(
+                format!("{} line {line}", path.display()),
+                None,
+                format!("not TOML: {}", error.message()),
+            )
+        })
+    }
+
+    fn overrides(&self, flags: &Flags) -> Overrides {
+        let pick = |flag: &Option<String>, flag_name, env_name| {
+            let (origin, text) = match flag {
+                Some(text) => (flag_name, text.clone()),
+                None => (env_name, self.env(env_name)?),
+            };
+            let value = Value::String(text);
+            Some(Override { origin, value })
+        };
+        let mut workers = pick(&flags.workers, "--workers", "TIDEOVER_WORKERS");
+        if let Some(workers) = &mut workers
+            && let Some(number) = workers.value.as_str().and_then(|text| text.parse().ok())
+        {
+            workers.value = Value::Integer(number);
+        }
+        Overrides {
+            listen: pick(&flags.listen, "--listen", "TIDEOVER_LISTEN"),
+            upstream: pick(&flags.upstream, "--upstream", "TIDEOVER_UPSTREAM"),
+            data_dir: pick(&flags.data_dir, "--data-dir", "TIDEOVER_DATA_DIR"),
+            admin: pick(&flags.admin, "--admin", "TIDEOVER_ADMIN"),
+            workers,
+            log_format: pick(&flags.log_format, "--log-format", "TIDEOVER_LOG_FORMAT"),
+            log_level: pick(&flags.log_level, "--log-level", "TIDEOVER_LOG_LEVEL"),
+        }
+    }
+
+    /// What stands above the file, else what the file says. Both are checked.
+    fn above<T>(
+        &self,
+        above: Option<Override>,
+        below: Option<T>,
+        parse: impl FnOnce(&Value) -> Result<T, String>,
+    ) -> Option<T> {
+        let Some(Override { origin, value }) = above else {
+            return below;
+        };
+        match parse(&value) {
+            Ok(parsed) => Some(parsed),
+            Err(rule) => {
+                let value = Some(shown(origin, &value));
+                self.faults.borrow_mut().push(Fault {
+                    key: origin.to_owned(),
+                    value,
+                    rule,
+                });
+                None
+            }
+        }
+    }
+
+    fn settings(&self, table: &Table, overrides: Overrides) -> Settings {
+        let default = Settings::default();
+        let mut top = Section::top(table, self.faults);
+        let data_dir = top.optional("data_dir", text);
+        let admin = top.optional("admin", socket_address);
+        let workers = top.optional("workers", worker_count);
+        let shutdown_timeout = top.get(
+            "shutdown_timeout",
+            default.shutdown_timeout,
+            duration(Duration::ZERO, HOUR),
+        );
+        let mut log = top.section("log");
+        let format = log.optional("format", parsed::<telemetry::LogFormat>);
+        let level = log.optional("level", parsed::<telemetry::LogLevel>);
+        log.finish();
+        let limits = limits(top.section("limits"));
+        let data_dir = self.above(overrides.data_dir, data_dir, text);
+        let admin = self
+            .above(overrides.admin, admin, socket_address)
+            .unwrap_or(default.admin);
+        let log = telemetry::LogSettings {
+            format: self.above(overrides.log_format, format, parsed).unwrap_or_default(),
+            level: self.above(overrides.log_level, level, parsed).unwrap_or_default(),
+        };
+        let workers = self.above(overrides.workers, workers, worker_count);
+        let upstreams = self.upstreams(&mut top, overrides.listen, overrides.upstream);
+        top.finish();
+        self.duplicates(&upstreams, admin);
+        Settings {
+            data_dir: data_dir.map_or(default.data_dir, PathBuf::from),
+            admin,
+            workers,
+            shutdown_timeout,
+            log,
+            limits,
+            upstreams,
+        }
+    }
+
+    fn upstreams(
+        &self,
+        top: &mut Section<'_>,
+        listen: Option<Override>,
+        url: Option<Override>,
+    ) -> Vec<UpstreamSettings> {
+        let sections = match top.list("upstream") {
+            Some(sections) if sections.is_empty() => {
+                top.fault("upstream", Some("[]".to_owned()), "must hold at least one upstream");
+                Vec::new()
+            }
+            Some(sections) => sections,
+            None => Vec::new(),
+        };
+        let mut upstreams: Vec<UpstreamSettings> = sections.into_iter().map(|section| self.upstream(section)).collect();
+        if upstreams.is_empty() {
+            upstreams.push(UpstreamSettings::default());
+        }
+        // With several upstreams there is nothing above the file: that is wrong usage.
+        if let [only] = &mut upstreams[..] {
+            if let Some(listen) = self.above(listen, None, parsed) {
+                only.listen = listen;
+            }
+            if let Some(url) = self.above(url, None, complete_url) {
+                only.url = url;
+            }
+        }
+        upstreams
+    }
+
+    fn upstream(&self, mut section: Section<'_>) -> UpstreamSettings {
+        let default = UpstreamSettings::default();
+        let name = section.get("name", default.name, name);
+        let listen = section.get("listen", default.listen, parsed);
+        let url = self.url(&mut section);
+        let hold_timeout = section.get("hold_timeout", default.hold_timeout, duration(Duration::ZERO, HOUR));
+        let client_password = section.optional("client_password", |value| Ok(Secret::new(text(value)?)));
+        let breaker = breaker_settings(section.section("breaker"));
+        let timeouts = timeouts(section.section("timeouts"));
+        let queue = queue(section.section("queue"));
+        let replay = replay(section.section("replay"));
+        let rules = section
+            .list("rule")
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(rule::rule)
+            .collect();
+        section.finish();
+        UpstreamSettings {
+            name,
+            listen,
+            url,
+            hold_timeout,
+            client_password,
+            breaker,
+            timeouts,
+            queue,
+            replay,
+            rules,
+        }
+    }
+
+    /// `url` and `password_file` together.
+    fn url(&self, section: &mut Section<'_>) -> UpstreamUrl {
+        let parts = section.optional("url", parsed::<UrlParts>);
+        let file = section.optional("password_file", text);
+        let password = file.as_ref().and_then(|file| {
+            let shown = Some(format!("{file:?}"));
+            match (self.outside.read)(Path::new(file)) {
+                Ok(text) if text.trim_end_matches(['\r', '\n']).is_empty() => {
+                    section.fault("password_file", shown, "holds no password");
+                    None
+                }
+                Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
+                Err(error) => {
+                    section.fault("password_file", shown, format!("cannot be read: {error}"));
+                    None
+                }
+            }
+        });
+        let Some(mut parts) = parts else {
+            let credentials = password.map(|password| Credentials { user: None, password });
+            return UpstreamUrl {
+                credentials,
+                ..UpstreamUrl::default()
+            };
+        };
+        if file.is_some() {
+            if parts.password.is_some() {
+                section.fault("password_file", None, "must not stand beside a password in the URL");
+            }
+            parts.password = password.or_else(|| Some(Secret::new("")));
+        }
+        completed(parts).unwrap_or_else(|rule| {
+            section.fault("url", None, rule);
+            UpstreamUrl::default()
+        })
+    }
+
+    fn duplicates(&self, upstreams: &[UpstreamSettings], admin: SocketAddr) {
+        let fault = |index: usize, key: &str, value: &dyn ToString, rule: String| {
+            self.faults.borrow_mut().push(Fault {
+                key: format!("upstream[{index}].{key}"),
+                value: Some(format!("{:?}", value.to_string())),
+                rule,
+            });
+        };
+        let mut names = HashMap::new();
+        let mut listens = HashMap::new();
+        for (index, upstream) in upstreams.iter().enumerate() {
+            let first = *names.entry(&upstream.name).or_insert(index);
+            if first != index {
+                fault(
+                    index,
+                    "name",
+                    &upstream.name,
+                    format!("already the name of upstream[{first}]"),
+                );
+            }
+            if let ListenAddress::Tcp { port: 0, .. } = upstream.listen {
+                continue;
+            }
+            let first = *listens.entry(&upstream.listen).or_insert(index);
+            if first != index {
+                fault(
+                    index,
+                    "listen",
+                    &upstream.listen,
+                    format!("upstream[{first}] already listens there"),
+                );
+            }
+            if upstream.listen.to_string() == admin.to_string() {
+                fault(
+                    index,
+                    "listen",
+                    &upstream.listen,
+                    "admin already listens there".to_owned(),
+                );
+            }
+            if is_same(&upstream.listen, &upstream.url.address) {
+                fault(
+                    index,
+                    "listen",
+                    &upstream.listen,
+                    "must not be the upstream's own address".to_owned(),
+                );
+            }
+        }
+    }
+}
+
+fn is_same(listen: &ListenAddress, upstream: &UpstreamAddress) -> bool {
+    match (listen, upstream) {
+        (ListenAddress::Tcp { host, port }, UpstreamAddress::Tcp { host: to, port: at }) => (host, port) == (to, at),
+        (ListenAddress::Unix(path), UpstreamAddress::Unix(to)) => path == to,
+        (ListenAddress::Tcp { .. }, UpstreamAddress::Unix(_))
+        | (ListenAddress::Unix(_), UpstreamAddress::Tcp { .. }) => false,
+    }
+}
+
+fn complete_url(value: &Value) -> Result<UpstreamUrl, String> {
+    completed(parsed(value)?)
+}
+
+fn completed(parts: UrlParts) -> Result<UpstreamUrl, String> {
+    let UrlParts {
+        address,
+        db,
+        user,
+        password,
+    } = parts;
+    let credentials = match (user, password) {
+        (user, Some(password)) => Some(Credentials { user, password }),
+        (None, None) => None,
+        (Some(_), None) => return Err("a user needs a password: user:password@, or password_file".to_owned()),
+    };
+    Ok(UpstreamUrl {
+        address,
+        db,
+        credentials,
+    })
+}

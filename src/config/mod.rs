@@ -1,0 +1,22 @@
+//! Arguments, environment and file become settings: parsed once, every fault named at once, valid from then on.
+
+mod address;
+mod effective;
+mod fault;
+mod loader;
+mod raw;
+mod rule;
+mod sections;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+pub use crate::upstream::settings::Secret;
+pub use address::{Credentials, ListenAddress, UpstreamAddress, UpstreamUrl};
+pub use effective::effective;
+pub use fault::{ConfigErrors, Fault, LoadError};
+pub use loader::{Flags, Outside, load};
+pub use settings::{
+    AfterNeutralRead, Fsync, InFlight, LimitSettings, NeedsKey, QueueSettings, ReplaySettings, RuleSettings, Settings,
+    TimeoutSettings, UpstreamSettings, WhenDown, XaddId,
+};

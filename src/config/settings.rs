@@ -1,0 +1,232 @@
+//! What the program runs with: validated, complete, without defaults left to fill in.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{ListenAddress, Secret, UpstreamUrl};
+use crate::{breaker, telemetry};
+
+/// The whole configuration. `upstreams` is never empty; names and listen addresses are unique.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub data_dir: PathBuf,
+    pub admin: SocketAddr,
+    /// Nothing: as many as the cgroup's CPU limit.
+    pub workers: Option<NonZeroUsize>,
+    pub shutdown_timeout: Duration,
+    pub log: telemetry::LogSettings,
+    pub limits: LimitSettings,
+    pub upstreams: Vec<UpstreamSettings>,
+}
+
+/// `[limits]`, per process (`clients`) or per client (the others).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitSettings {
+    /// `clients`
+    pub clients_max: usize,
+    /// `args`: arguments of one command, its name included.
+    pub args_max: usize,
+    /// `bulk`: one argument, as Redis's `proto-max-bulk-len`.
+    pub bulk_bytes_max: usize,
+    /// `inline`: an inline command, or a header line without its end.
+    pub inline_bytes_max: usize,
+    /// `reply_buffer`: replies that a client has not read yet.
+    pub reply_buffer_bytes_max: usize,
+    /// `lane_request`: larger requests go over a dedicated connection.
+    pub lane_request_bytes_max: usize,
+    /// `pipeline`: commands of one session in flight; beyond it the session is not read.
+    pub pipeline_max: usize,
+}
+
+/// `[[upstream]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamSettings {
+    /// `[a-z0-9_-]{1,32}`: a directory and a metric label.
+    pub name: String,
+    pub listen: ListenAddress,
+    /// With the credentials of `password_file`, if there is one.
+    pub url: UpstreamUrl,
+    /// How long a command may wait for the end of a backlog.
+    pub hold_timeout: Duration,
+    /// What clients must AUTH with first.
+    pub client_password: Option<Secret>,
+    pub breaker: breaker::Settings,
+    pub timeouts: TimeoutSettings,
+    pub queue: QueueSettings,
+    pub replay: ReplaySettings,
+    pub rules: Vec<RuleSettings>,
+}
+
+/// `[upstream.timeouts]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeoutSettings {
+    pub connect: Duration,
+    /// Silence this long means trouble.
+    pub command: Duration,
+}
+
+/// `[upstream.queue]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueSettings {
+    pub fsync: Fsync,
+    /// `max_bytes`
+    pub bytes_max: u64,
+    /// `max_age`: older records become dead letters (`too_old`).
+    pub age_max: Option<Duration>,
+}
+
+/// When an acknowledgement means "on the disk", as Redis's `appendfsync`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Fsync {
+    Always,
+    #[default]
+    Everysec,
+    No,
+}
+
+/// `[upstream.replay]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplaySettings {
+    /// Replay starts after a wait that is uniform from 0 to this.
+    pub start_delay_max: Duration,
+    /// Records per second.
+    pub rate_max: Option<NonZeroU32>,
+}
+
+/// `[[upstream.rule]]`, checked for its shape only: whether a command can do what the rule asks is for `outage` to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleSettings {
+    /// Upper case, words separated by one space; never empty.
+    pub commands: Vec<String>,
+    /// Globs; empty means every key.
+    pub keys: Vec<String>,
+    /// Nothing: as the built-in table says.
+    pub when_down: Option<WhenDown>,
+    /// A whole reply as it goes over the wire, line end included.
+    pub reply: Option<Vec<u8>>,
+    pub in_flight: InFlight,
+    pub after_neutral_read: AfterNeutralRead,
+    pub needs_key: NeedsKey,
+    pub xadd_id: XaddId,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenDown {
+    Neutral,
+    Queue,
+    Error,
+    Hold,
+}
+
+/// What becomes of an absolute write that the breaker caught in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum InFlight {
+    /// The uncertain error.
+    #[default]
+    Error,
+    Journal,
+}
+
+/// What becomes of a whole-value write to a key that was answered neutrally in this outage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum AfterNeutralRead {
+    #[default]
+    Overwrite,
+    CreateOnly,
+    Refuse,
+}
+
+/// `needs_key`: whether HSET, RPUSH, … are replayed onto a key that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum NeedsKey {
+    #[default]
+    No,
+    /// Replayed only onto a key that still exists, else a dead letter.
+    Yes,
+}
+
+/// Which ID a journaled `XADD … *` gets at replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum XaddId {
+    /// One that Redis makes then.
+    #[default]
+    Provisional,
+    /// The one that was returned.
+    Accepted,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("./tideover-data"),
+            admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 9122)),
+            workers: None,
+            shutdown_timeout: Duration::from_secs(10),
+            log: telemetry::LogSettings::default(),
+            limits: LimitSettings::default(),
+            upstreams: vec![UpstreamSettings::default()],
+        }
+    }
+}
+
+impl Default for LimitSettings {
+    /// Redis's own bounds where it has them.
+    fn default() -> Self {
+        Self {
+            clients_max: 10_000,
+            args_max: 1024 * 1024,
+            bulk_bytes_max: 512 * 1024 * 1024,
+            inline_bytes_max: 64 * 1024,
+            reply_buffer_bytes_max: 8 * 1024 * 1024,
+            lane_request_bytes_max: 64 * 1024,
+            pipeline_max: 1024,
+        }
+    }
+}
+
+impl Default for UpstreamSettings {
+    fn default() -> Self {
+        Self {
+            name: "main".to_owned(),
+            listen: ListenAddress::default(),
+            url: UpstreamUrl::default(),
+            hold_timeout: Duration::from_secs(1),
+            client_password: None,
+            breaker: breaker::Settings::default(),
+            timeouts: TimeoutSettings::default(),
+            queue: QueueSettings::default(),
+            replay: ReplaySettings::default(),
+            rules: Vec::new(),
+        }
+    }
+}
+
+impl Default for TimeoutSettings {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(1),
+            command: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for QueueSettings {
+    fn default() -> Self {
+        Self {
+            fsync: Fsync::default(),
+            bytes_max: 1024 * 1024 * 1024,
+            age_max: None,
+        }
+    }
+}
+
+impl Default for ReplaySettings {
+    fn default() -> Self {
+        Self {
+            start_delay_max: Duration::from_millis(250),
+            rate_max: None,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! A worker: one thread with a runtime of its own. Its sessions and lanes live and die on it and share nothing with other workers.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::time::Duration;
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+
+use crate::session;
+use crate::upstream::io::{split_tcp, split_unix};
+use crate::upstream::local::{Local, Turn};
+use crate::upstream::shared::Shared;
+
+/// Accepted connections that wait for their worker.
+const NEW_CLIENTS_MAX: usize = 1024;
+/// How often the age of the oldest unanswered command is looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// Unacknowledged data towards a client for longer than this means that it is gone.
+const CLIENT_SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// A connection as the listener accepted it.
+#[derive(Debug)]
+pub enum Socket {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// A client for the worker to serve.
+#[derive(Debug)]
+pub struct NewClient {
+    pub upstream: usize,
+    pub id: u64,
+    pub socket: Socket,
+}
+
+/// What a worker is given of each upstream.
+pub struct Part {
+    pub shared: Arc<Shared>,
+    pub session: session::Settings,
+    pub confirm: Box<dyn Fn(u64) + Send>,
+}
+
+/// The listener's end of a worker.
+#[derive(Debug)]
+pub struct Worker {
+    pub clients: mpsc::Sender<NewClient>,
+    pub thread: thread::JoinHandle<()>,
+}
+
+/// Starts worker number `index`.
+///
+/// # Errors
+/// Those of starting a thread or a runtime.
+pub fn start(index: usize, parts: Vec<Part>) -> io::Result<Worker> {
+    let (clients, receiver) = mpsc::channel(NEW_CLIENTS_MAX);
+    let runtime = move || {
+        Builder::new_current_thread()
+            .enable_all()
+            .event_interval(EVENT_INTERVAL)
+            .build_local(LocalOptions::default())
+    };
+    let thread = thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || match runtime() {
+            Ok(runtime) => runtime.block_on(work(index, parts, receiver)),
+            Err(error) => tracing::error!(%error, "a worker has no runtime"),
+        })?;
+    Ok(Worker { clients, thread })
+}
+
+/// Tasks run between two looks at the sockets: many, so that what one look brought is written together.
+const EVENT_INTERVAL: u32 = 256;
+
+async fn work(index: usize, parts: Vec<Part>, mut receiver: mpsc::Receiver<NewClient>) {
+    let turn = Rc::new(Turn::default());
+    let upstreams: Vec<(Rc<Local>, Rc<session::Settings>)> = parts
+        .into_iter()
+        .map(|part| {
+            let confirm: Box<dyn Fn(u64)> = part.confirm;
+            let local = Local::new(part.shared, index, Rc::clone(&turn), confirm);
+            tokio::task::spawn_local(Rc::clone(&local).listen());
+            tokio::task::spawn_local(tick(Rc::clone(&local)));
+            (local, Rc::new(part.session))
+        })
+        .collect();
+    while let Some(client) = receiver.recv().await {
+        let Some((local, settings)) = upstreams.get(client.upstream) else {
+            continue;
+        };
+        let split = match client.socket {
+            Socket::Tcp(socket) => TcpStream::from_std(socket).and_then(|stream| split_tcp(stream, CLIENT_SILENCE_MAX)),
+            Socket::Unix(socket) => UnixStream::from_std(socket).map(split_unix),
+        };
+        match split {
+            Ok((reader, writer)) => {
+                let serve = session::serve(Rc::clone(local), Rc::clone(settings), client.id, reader, writer);
+                tokio::task::spawn_local(serve);
+            }
+            Err(error) => tracing::debug!(%error, "a client was gone before it was served"),
+        }
+    }
+}
+
+async fn tick(local: Rc<Local>) {
+    loop {
+        tokio::time::sleep(TICK).await;
+        local.look();
+        let age_ms = u64::try_from(local.oldest_unanswered().as_millis()).unwrap_or(u64::MAX);
+        local.worker().stats.oldest_unanswered_ms.store(age_ms, Relaxed);
+    }
+}

@@ -1,0 +1,71 @@
+//! What is worth a log line, and the counts that go with it. ERROR and WARN: a person must act or lost something.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use metrics::counter;
+use tracing::{error, info, warn};
+
+use super::metric::{BREAKER_TRANSITIONS, DEAD_LETTERS, UNFENCED, set_breaker_state};
+
+/// The breaker changed its state; labels are the breaker's own.
+pub fn breaker_transition(upstream: &str, from: &'static str, to: &'static str, reason: &'static str) {
+    counter!(
+        BREAKER_TRANSITIONS,
+        "upstream" => upstream.to_owned(), "from" => from, "to" => to, "reason" => reason
+    )
+    .increment(1);
+    set_breaker_state(upstream, to);
+    info!(upstream, from, to, reason, "breaker");
+}
+
+/// A probe failed. DEBUG: the transition before it has said at INFO that the upstream is down.
+pub fn probe_failed(upstream: &str, trouble: &'static str) {
+    tracing::debug!(upstream, trouble, "probe failed");
+}
+
+/// Records that replay set aside; `reason` is one of a fixed list.
+pub fn dead_letters(upstream: &str, reason: &'static str, n: u64) {
+    counter!(DEAD_LETTERS, "upstream" => upstream.to_owned(), "reason" => reason).increment(n);
+    warn!(upstream, reason, n, "dead letters");
+}
+
+/// Connections whose end could not be proven before replay.
+pub fn fence_unproven(upstream: &str, connections: u64) {
+    counter!(UNFENCED, "upstream" => upstream.to_owned()).increment(connections);
+    warn!(
+        upstream,
+        connections, "fence unproven: what was sent before the failure may still be applied"
+    );
+}
+
+/// Records wait for an identity whose password is not known (any more).
+pub fn identity_waits(upstream: &str, user: &str, records: u64) {
+    warn!(
+        upstream,
+        user, records, "journaled writes wait: the user must authenticate or be named in the configuration"
+    );
+}
+
+/// An identity may not use MULTI or the marker: it journals absolute writes only.
+pub fn replay_rights_missing(upstream: &str, user: &str) {
+    warn!(
+        upstream,
+        user, "no rights for MULTI or the marker: only absolute writes are journaled"
+    );
+}
+
+/// The journal cannot write.
+pub fn journal_failed(upstream: &str, error: &dyn Display) {
+    error!(upstream, %error, "journal failed: writes are refused while the upstream is down");
+}
+
+/// A listener is bound.
+pub fn started(upstream: &str, listen: &dyn Display, url: &dyn Display, data_dir: &Path) {
+    info!(upstream, %listen, %url, data_dir = %data_dir.display(), "listening");
+}
+
+/// A stop was asked for.
+pub fn stopping(signal: &'static str) {
+    info!(signal, "stopping");
+}

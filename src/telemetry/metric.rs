@@ -1,0 +1,369 @@
+//! Prometheus metrics: names, help, labels. Every label has a bounded set of values; `upstream` comes from the configuration.
+
+use std::time::Duration;
+
+use metrics::{Recorder, SetRecorderError, Unit, counter, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use super::durations::BUCKETS_SECONDS;
+
+pub(super) const BREAKER_STATE: &str = "tideover_breaker_state";
+pub(super) const BREAKER_TRANSITIONS: &str = "tideover_breaker_transitions_total";
+const COMMANDS: &str = "tideover_commands_total";
+const COMMAND_DURATION: &str = "tideover_command_duration_seconds";
+const QUEUE_RECORDS: &str = "tideover_queue_records";
+const QUEUE_BYTES: &str = "tideover_queue_bytes";
+const QUEUE_OLDEST_AGE: &str = "tideover_queue_oldest_age_seconds";
+const QUEUE_ACKNOWLEDGED: &str = "tideover_queue_acknowledged_total";
+const REPLAYED: &str = "tideover_replayed_total";
+pub(super) const DEAD_LETTERS: &str = "tideover_dead_letters_total";
+const UNCERTAIN_WRITES: &str = "tideover_uncertain_writes_total";
+const STREAM_IDS_CHANGED: &str = "tideover_stream_ids_changed_total";
+const UPSTREAM_CONNECTS: &str = "tideover_upstream_connects_total";
+const UPSTREAM_CONNECTIONS: &str = "tideover_upstream_connections";
+const CLIENTS: &str = "tideover_clients";
+pub(super) const UNFENCED: &str = "tideover_unfenced_total";
+const WITHOUT_REPLAY_RIGHTS: &str = "tideover_identities_without_replay_rights";
+
+/// Values of the label `state`.
+const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
+
+/// Where a command went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Route {
+    Forwarded,
+    Neutral,
+    Queued,
+    Rejected,
+    Local,
+    Held,
+}
+
+/// What became of a write whose fate is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UncertainAction {
+    /// Answered with the uncertain error.
+    Error,
+    /// Journaled, as a rule with `in_flight = "journal"` allows.
+    Journaled,
+}
+
+/// How dialling the upstream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConnectResult {
+    Ok,
+    Refused,
+    Unreachable,
+    Timeout,
+    /// The name does not resolve.
+    Name,
+    /// Connected, but the handshake failed.
+    Handshake,
+}
+
+/// The backlog, as gauges: one record per acknowledged write or transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueLevel {
+    pub records: u64,
+    pub bytes: u64,
+    pub oldest_age: Duration,
+}
+
+/// Renders what has been counted.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+/// Metrics could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    #[error("histogram buckets: {0}")]
+    Buckets(#[from] BuildError),
+    #[error("a metrics recorder is installed already")]
+    Installed(#[from] SetRecorderError<PrometheusRecorder>),
+}
+
+impl Route {
+    pub const ALL: [Self; 6] = [
+        Self::Forwarded,
+        Self::Neutral,
+        Self::Queued,
+        Self::Rejected,
+        Self::Local,
+        Self::Held,
+    ];
+
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Forwarded => "forwarded",
+            Self::Neutral => "neutral",
+            Self::Queued => "queued",
+            Self::Rejected => "rejected",
+            Self::Local => "local",
+            Self::Held => "held",
+        }
+    }
+}
+
+impl UncertainAction {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Journaled => "journaled",
+        }
+    }
+}
+
+impl ConnectResult {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Name => "name",
+            Self::Handshake => "handshake",
+        }
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// The Prometheus text format, version 0.0.4.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Folds recorded durations into their buckets. To be called every few seconds, else they pile up.
+    pub fn run_upkeep(&self) {
+        self.0.run_upkeep();
+    }
+}
+
+/// Makes the process's metrics go to the returned handle.
+///
+/// # Errors
+/// When it is called a second time.
+pub fn install() -> Result<Metrics, MetricsError> {
+    let (recorder, handle) = recorder()?;
+    metrics::set_global_recorder(recorder)?;
+    Ok(handle)
+}
+
+pub(super) fn recorder() -> Result<(PrometheusRecorder, Metrics), BuildError> {
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(COMMAND_DURATION.to_owned()), &BUCKETS_SECONDS)?
+        .build_recorder();
+    describe(&recorder);
+    let handle = Metrics(recorder.handle());
+    Ok((recorder, handle))
+}
+
+fn describe(recorder: &impl Recorder) {
+    let counters = [
+        (BREAKER_TRANSITIONS, "Changes of the breaker's state"),
+        (COMMANDS, "Commands by where they went"),
+        (QUEUE_ACKNOWLEDGED, "Writes acknowledged out of the journal"),
+        (REPLAYED, "Records applied by replay"),
+        (DEAD_LETTERS, "Records that replay had to set aside"),
+        (
+            UNCERTAIN_WRITES,
+            "Writes in flight when a connection died, by what became of them",
+        ),
+        (
+            STREAM_IDS_CHANGED,
+            "Stream entries replayed under another ID than the one returned",
+        ),
+        (UPSTREAM_CONNECTS, "Attempts to connect to the upstream"),
+        (UNFENCED, "Connections whose end could not be proven before replay"),
+    ];
+    let gauges = [
+        (BREAKER_STATE, Unit::Count, "1 for the state the breaker is in"),
+        (QUEUE_RECORDS, Unit::Count, "Records acknowledged and not yet replayed"),
+        (QUEUE_BYTES, Unit::Bytes, "Bytes acknowledged and not yet replayed"),
+        (
+            QUEUE_OLDEST_AGE,
+            Unit::Seconds,
+            "Age of the oldest record not yet replayed",
+        ),
+        (UPSTREAM_CONNECTIONS, Unit::Count, "Open connections to the upstream"),
+        (CLIENTS, Unit::Count, "Connected clients"),
+        (
+            WITHOUT_REPLAY_RIGHTS,
+            Unit::Count,
+            "Identities without rights for MULTI or the marker",
+        ),
+    ];
+    for (name, help) in counters {
+        recorder.describe_counter(name.into(), Some(Unit::Count), help.into());
+    }
+    for (name, unit, help) in gauges {
+        recorder.describe_gauge(name.into(), Some(unit), help.into());
+    }
+    let help = "Time from a command's arrival to its reply";
+    recorder.describe_histogram(COMMAND_DURATION.into(), Some(Unit::Seconds), help.into());
+}
+
+/// Sets the gauge of `state` to 1 and those of the other states to 0; `state` is a label of the breaker's.
+pub fn set_breaker_state(upstream: &str, state: &'static str) {
+    debug_assert!(BREAKER_STATES.contains(&state), "{state} is no state");
+    for label in BREAKER_STATES {
+        let value = if label == state { 1.0 } else { 0.0 };
+        gauge!(BREAKER_STATE, "upstream" => upstream.to_owned(), "state" => label).set(value);
+    }
+}
+
+pub fn commands(upstream: &str, route: Route, n: u64) {
+    counter!(COMMANDS, "upstream" => upstream.to_owned(), "route" => route.label()).increment(n);
+}
+
+/// `n` commands that each took `duration`.
+pub(super) fn command_duration(upstream: &str, duration_seconds: f64, n: usize) {
+    histogram!(COMMAND_DURATION, "upstream" => upstream.to_owned()).record_many(duration_seconds, n);
+}
+
+pub fn queue_level(upstream: &str, level: QueueLevel) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    let float = |number: u64| number as f64;
+    gauge!(QUEUE_RECORDS, "upstream" => upstream.to_owned()).set(float(level.records));
+    gauge!(QUEUE_BYTES, "upstream" => upstream.to_owned()).set(float(level.bytes));
+    gauge!(QUEUE_OLDEST_AGE, "upstream" => upstream.to_owned()).set(level.oldest_age.as_secs_f64());
+}
+
+pub fn queue_acknowledged(upstream: &str, n: u64) {
+    counter!(QUEUE_ACKNOWLEDGED, "upstream" => upstream.to_owned()).increment(n);
+}
+
+pub fn replayed(upstream: &str, n: u64) {
+    counter!(REPLAYED, "upstream" => upstream.to_owned()).increment(n);
+}
+
+pub fn uncertain_writes(upstream: &str, action: UncertainAction, n: u64) {
+    counter!(UNCERTAIN_WRITES, "upstream" => upstream.to_owned(), "action" => action.label()).increment(n);
+}
+
+pub fn stream_ids_changed(upstream: &str, n: u64) {
+    counter!(STREAM_IDS_CHANGED, "upstream" => upstream.to_owned()).increment(n);
+}
+
+pub fn upstream_connects(upstream: &str, result: ConnectResult) {
+    counter!(UPSTREAM_CONNECTS, "upstream" => upstream.to_owned(), "result" => result.label()).increment(1);
+}
+
+pub fn upstream_connections(upstream: &str, open: u32) {
+    gauge!(UPSTREAM_CONNECTIONS, "upstream" => upstream.to_owned()).set(open);
+}
+
+pub fn clients(upstream: &str, connected: u32) {
+    gauge!(CLIENTS, "upstream" => upstream.to_owned()).set(connected);
+}
+
+pub fn identities_without_replay_rights(upstream: &str, n: u32) {
+    gauge!(WITHOUT_REPLAY_RIGHTS, "upstream" => upstream.to_owned()).set(n);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::events;
+    use super::*;
+
+    fn rendered(record: impl FnOnce()) -> String {
+        let (recorder, metrics) = recorder().unwrap();
+        metrics::with_local_recorder(&recorder, record);
+        metrics.run_upkeep();
+        metrics.render()
+    }
+
+    fn check(record: impl FnOnce(), expected: &[&str]) {
+        let text = rendered(record);
+        for line in expected {
+            assert!(
+                text.lines().any(|candidate| candidate == *line),
+                "{line} is not in\n{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn counters_and_gauges_carry_their_labels() {
+        check(
+            || {
+                for route in Route::ALL {
+                    commands("main", route, 2);
+                }
+                commands("main", Route::Held, 1);
+                uncertain_writes("main", UncertainAction::Error, 1);
+                upstream_connects("main", ConnectResult::Refused);
+                clients("main", 7);
+                queue_level(
+                    "main",
+                    QueueLevel {
+                        records: 3,
+                        bytes: 90,
+                        oldest_age: Duration::from_millis(1500),
+                    },
+                );
+                queue_acknowledged("main", 4);
+                events::dead_letters("main", "too_old", 2);
+            },
+            &[
+                r#"tideover_commands_total{upstream="main",route="forwarded"} 2"#,
+                r#"tideover_commands_total{upstream="main",route="held"} 3"#,
+                r#"tideover_uncertain_writes_total{upstream="main",action="error"} 1"#,
+                r#"tideover_upstream_connects_total{upstream="main",result="refused"} 1"#,
+                r#"tideover_clients{upstream="main"} 7"#,
+                r#"tideover_queue_records{upstream="main"} 3"#,
+                r#"tideover_queue_bytes{upstream="main"} 90"#,
+                r#"tideover_queue_oldest_age_seconds{upstream="main"} 1.5"#,
+                r#"tideover_queue_acknowledged_total{upstream="main"} 4"#,
+                r#"tideover_dead_letters_total{upstream="main",reason="too_old"} 2"#,
+                "# TYPE tideover_clients gauge",
+                "# HELP tideover_clients Connected clients",
+            ],
+        );
+    }
+
+    #[test]
+    fn exactly_one_state_of_the_breaker_is_set() {
+        check(
+            || {
+                set_breaker_state("main", "open");
+                events::breaker_transition("main", "open", "half_open", "probe_succeeded");
+            },
+            &[
+                r#"tideover_breaker_state{upstream="main",state="closed"} 0"#,
+                r#"tideover_breaker_state{upstream="main",state="open"} 0"#,
+                r#"tideover_breaker_state{upstream="main",state="half_open"} 1"#,
+                r#"tideover_breaker_transitions_total{upstream="main",from="open",to="half_open",reason="probe_succeeded"} 1"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn durations_land_in_buckets() {
+        check(
+            || {
+                let mut counts = super::super::DurationCounts::default();
+                counts.observe(Duration::from_micros(60));
+                counts.observe(Duration::from_micros(80));
+                counts.observe(Duration::from_millis(1));
+                counts.observe(Duration::from_secs(60));
+                counts.publish("main");
+                counts.publish("main");
+            },
+            &[
+                r#"tideover_command_duration_seconds_bucket{upstream="main",le="0.00005"} 0"#,
+                r#"tideover_command_duration_seconds_bucket{upstream="main",le="0.0001"} 2"#,
+                r#"tideover_command_duration_seconds_bucket{upstream="main",le="0.001"} 3"#,
+                r#"tideover_command_duration_seconds_bucket{upstream="main",le="+Inf"} 4"#,
+                r#"tideover_command_duration_seconds_count{upstream="main"} 4"#,
+            ],
+        );
+    }
+}
