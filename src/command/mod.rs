@@ -1,8 +1,16 @@
 //! The command table as data, and where a command's keys are. Pure.
 
+mod keys;
+mod lookup;
+mod placement;
 mod table;
 
+pub use keys::{for_each_key, sort_destination};
+pub use lookup::{by_name, is_container, lookup};
+pub use placement::{InFlight, Placement, blocks, in_flight, placement};
 pub use table::{Name, TABLE};
+
+use crate::resp::Request;
 
 /// What `COMMAND INFO` says of a command, as a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +46,12 @@ pub enum KeySpec {
     Range(usize, isize, usize),
     /// Position of the number of keys, position of the first key, step.
     Counted(usize, usize, usize),
-    /// After a keyword, searched from a position (negative: backwards from the end): last (as in `Range`, relative to the keyword's successor), step.
+    /// After a keyword, searched from a position (negative: backwards, from that far before the end): from the keyword's successor to
+    /// last (0 is the successor itself; negative: from the end, as in `Range`), step.
     After(&'static str, isize, isize, usize),
     /// After a keyword, searched from a position: the first half of what follows.
     Streams(&'static str, usize),
-    /// Not to be told from the arguments by rule (SORT … BY/GET).
+    /// Not to be told from the arguments by rule (SORT … BY/GET). The destination of SORT … STORE is found nevertheless.
     Unknown,
 }
 
@@ -56,4 +65,12 @@ pub struct Spec {
     pub arity: i8,
     pub flags: Flags,
     pub keys: &'static [KeySpec],
+}
+
+/// Whether the number of arguments is one that Redis accepts.
+#[must_use]
+pub fn arity_ok(spec: &Spec, request: &Request<'_>) -> bool {
+    let len = request.len();
+    let bound = usize::from(spec.arity.unsigned_abs());
+    if spec.arity < 0 { len >= bound } else { len == bound }
 }
