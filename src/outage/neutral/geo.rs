@@ -68,9 +68,9 @@ pub(in crate::outage) fn radius(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
     Ok(())
 }
 
-/// Redis looks at nothing but the destination where the key is missing.
+/// GEORADIUSBYMEMBER and its _RO form: Redis does not look at the radius where the key is missing.
 pub(in crate::outage) fn radius_by_member(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
-    if can_store(call) && matches!(radius_stores(call, 5), Ok(true)) {
+    if radius_stores(call, 5)? {
         return Err(Fault::NotApplied);
     }
     write::array(out, 0);

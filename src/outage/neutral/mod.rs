@@ -13,7 +13,7 @@ pub(super) mod zsets;
 
 use std::borrow::Cow;
 
-use crate::command::Spec;
+use crate::command::{Name, Spec};
 use crate::resp::{Protocol, Request, write};
 
 pub(super) const SYNTAX: Fault = Fault::Redis(Cow::Borrowed("ERR syntax error"));
@@ -69,10 +69,14 @@ impl<'a> Call<'a> {
     }
 }
 
-/// `-ERR wrong number of arguments for 'client|kill' command`
+/// `-ERR wrong number of arguments for 'client|kill' command`; an EXEC says that it ended the transaction.
 pub(super) fn wrong_arity(out: &mut Vec<u8>, spec: &Spec) {
+    let code = match spec.id {
+        Name::Exec => "EXECABORT Transaction discarded because of:",
+        _ => "ERR",
+    };
     let name = spec.name.to_ascii_lowercase().replace(' ', "|");
-    write::error(out, &format!("ERR wrong number of arguments for '{name}' command"));
+    write::error(out, &format!("{code} wrong number of arguments for '{name}' command"));
 }
 
 /// `-ERR unknown subcommand 'FOO'. Try CLIENT HELP.`

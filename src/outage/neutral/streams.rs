@@ -70,13 +70,16 @@ pub(in crate::outage) fn pending(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome 
         write::null_array(out, call.protocol);
         return Ok(());
     }
+    if !(6..=9).contains(&call.len()) {
+        return Err(SYNTAX);
+    }
     let mut at = 3;
     if call.is(at, "IDLE") {
-        integer(call.arg(at + 1))?;
-        at += 2;
-    }
-    if !(3..=4).contains(&call.len().saturating_sub(at)) {
-        return Err(SYNTAX);
+        integer(call.arg(4))?;
+        if call.len() < 8 {
+            return Err(SYNTAX);
+        }
+        at = 5;
     }
     integer(call.arg(at + 2))?;
     interval(call.arg(at), call.arg(at + 1))?;
@@ -91,7 +94,7 @@ pub(in crate::outage) fn claim(_: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
 
 pub(in crate::outage) fn autoclaim(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
     decimal(call.arg(4)).ok_or(Fault::redis("ERR Invalid min-idle-time argument for XAUTOCLAIM"))?;
-    bound(call.arg(5), u64::MIN)?;
+    interval(call.arg(5), b"+")?;
     let mut at = 6;
     while at < call.len() {
         if call.is_with(at, "COUNT", 1) {
