@@ -20,9 +20,7 @@ pub(in crate::outage) fn memory_usage(call: &Call<'_>, out: &mut Vec<u8>) -> Out
 
 pub(in crate::outage) fn channels(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
     if call.len() > 3 {
-        let word = String::from_utf8_lossy(call.arg(1));
-        let text = format!("ERR unknown subcommand or wrong number of arguments for '{word}'. Try PUBSUB HELP.");
-        return Err(Fault::Redis(text.into()));
+        return Err(too_many(call, "PUBSUB"));
     }
     write::array(out, 0);
     Ok(())
@@ -43,8 +41,15 @@ pub(in crate::outage) fn slowlog_get(call: &Call<'_>, out: &mut Vec<u8>) -> Outc
         3 => {
             at_least(call.arg(2), -1, "ERR count should be greater than or equal to -1")?;
         }
-        _ => return Err(SYNTAX),
+        _ => return Err(too_many(call, "SLOWLOG")),
     }
     write::array(out, 0);
     Ok(())
+}
+
+fn too_many(call: &Call<'_>, container: &str) -> Fault {
+    // The word is the subcommand's name, in the client's letter case.
+    let word = String::from_utf8_lossy(call.arg(1));
+    let text = format!("ERR unknown subcommand or wrong number of arguments for '{word}'. Try {container} HELP.");
+    Fault::Redis(text.into())
 }
