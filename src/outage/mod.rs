@@ -36,7 +36,8 @@ pub enum Answer {
 
 /// Decides what a request is answered while the upstream is down and appends the reply, if it is known here, to `out`.
 ///
-/// `spec` is the request's row of the table, `None` for an unknown command. User rules come before this, not here.
+/// `spec` is the request's row of the table, `None` for an unknown command. User rules come before this, not here. Inside a transaction nothing
+/// blocks: there a `Hold` is a reply, and only BLMOVE and BRPOPLPUSH differ, which in RESP2 then answer a null string instead of a null array.
 pub fn answer(
     spec: Option<&'static Spec>,
     request: &Request<'_>,
