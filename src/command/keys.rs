@@ -48,7 +48,7 @@ pub fn for_each_key<'a>(spec: &Spec, request: &Request<'a>, mut f: impl FnMut(&'
     }
 }
 
-/// Whether SORT, GEORADIUS and their like were told to store their result.
+/// Where a SORT is told to store its result. Patterns behind BY and GET are not taken for the keyword.
 #[must_use]
 pub fn sort_destination<'a>(request: &Request<'a>) -> Option<&'a [u8]> {
     let mut at = 2;

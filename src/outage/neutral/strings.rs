@@ -1,0 +1,147 @@
+//! Replies of one shape, and strings.
+
+use super::parse::integer;
+use super::{Call, Fault, SYNTAX};
+use crate::resp::write;
+
+type Outcome = Result<(), Fault>;
+
+/// `:0`
+pub(in crate::outage) fn zero(_: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
+    write::integer(out, 0);
+    Ok(())
+}
+
+pub(in crate::outage) fn null(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
+    write::null(out, call.protocol);
+    Ok(())
+}
+
+pub(in crate::outage) fn empty_array(_: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
+    write::array(out, 0);
+    Ok(())
+}
+
+pub(in crate::outage) fn empty_map(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
+    write::map(out, call.protocol, 0);
+    Ok(())
+}
+
+pub(in crate::outage) fn empty_set(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
+    write::set(out, call.protocol, 0);
+    Ok(())
+}
+
+pub(in crate::outage) fn type_of(_: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
+    write::simple(out, "none");
+    Ok(())
+}
+
+/// `:-2`, never -1, which says that the key is there without an expiry.
+pub(in crate::outage) fn no_such_key(_: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
+    write::integer(out, -2);
+    Ok(())
+}
+
+pub(in crate::outage) fn null_each_from_1(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
+    nulls(call, call.len() - 1, out);
+    Ok(())
+}
+
+pub(in crate::outage) fn null_each_from_2(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
+    nulls(call, call.len() - 2, out);
+    Ok(())
+}
+
+pub(in crate::outage) fn null_array_each_from_2(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
+    write::array(out, call.len() - 2);
+    for _ in 2..call.len() {
+        write::null_array(out, call.protocol);
+    }
+    Ok(())
+}
+
+pub(in crate::outage) fn zero_each_from_2(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
+    write::array(out, call.len() - 2);
+    for _ in 2..call.len() {
+        write::integer(out, 0);
+    }
+    Ok(())
+}
+
+pub(in crate::outage) fn get_range(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
+    integer(call.arg(2))?;
+    integer(call.arg(3))?;
+    write::bulk(out, b"");
+    Ok(())
+}
+
+pub(in crate::outage) fn lcs(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
+    const BOTH: Fault = Fault::redis("ERR If you want both the length and indexes, please just use IDX.");
+    let (mut wants_len, mut wants_idx) = (false, false);
+    let mut at = 3;
+    while at < call.len() {
+        if call.is(at, "IDX") {
+            wants_idx = true;
+        } else if call.is(at, "LEN") {
+            wants_len = true;
+        } else if call.is_with(at, "MINMATCHLEN", 1) {
+            at += 1;
+            integer(call.arg(at))?;
+        } else if !call.is(at, "WITHMATCHLEN") {
+            return Err(SYNTAX);
+        }
+        at += 1;
+    }
+    match (wants_len, wants_idx) {
+        (true, true) => return Err(BOTH),
+        (true, false) => write::integer(out, 0),
+        (false, false) => write::bulk(out, b""),
+        (false, true) => {
+            write::map(out, call.protocol, 2);
+            write::bulk(out, b"matches");
+            write::array(out, 0);
+            write::bulk(out, b"len");
+            write::integer(out, 0);
+        }
+    }
+    Ok(())
+}
+
+/// The new expiry is for a key that is not there, so Redis looks at the option's name only.
+pub(in crate::outage) fn getex(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
+    let takes_time = |at| {
+        ["EX", "PX", "EXAT", "PXAT"]
+            .iter()
+            .any(|word| call.is_with(at, word, 1))
+    };
+    match call.len() {
+        2 => {}
+        3 if call.is(2, "PERSIST") => {}
+        4 if takes_time(2) => {}
+        _ => return Err(SYNTAX),
+    }
+    null(call, out)
+}
+
+/// HGETEX key [option …] FIELDS n field …; what is not of this shape is left for a Redis that knows it.
+pub(in crate::outage) fn hgetex(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
+    let at = (2..call.len())
+        .find(|at| call.is(*at, "FIELDS"))
+        .ok_or(Fault::NotExecuted)?;
+    let fields = integer(call.arg(at + 1)).ok().and_then(|n| usize::try_from(n).ok());
+    match fields {
+        Some(fields) if fields > 0 && at + 2 + fields == call.len() => {
+            nulls(call, fields, out);
+            Ok(())
+        }
+        _ => Err(Fault::NotExecuted),
+    }
+}
+
+fn nulls(call: &Call<'_>, n: usize, out: &mut Vec<u8>) {
+    write::array(out, n);
+    for _ in 0..n {
+        write::null(out, call.protocol);
+    }
+}
