@@ -3,4 +3,5 @@
 //! This page is the project's map; it is filled as the rooms are built.
 
 pub mod command;
+pub mod journal;
 pub mod resp;
