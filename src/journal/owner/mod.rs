@@ -204,8 +204,13 @@ impl<S: Storage> Owner<S> {
                 .take_while(|batch| (batch.wall_ms, batch.mono_ms) == time)
                 .count();
             let rest = run.split_off(same);
-            self.write(run, &mut written);
-            run = rest;
+            if let Err(why) = self.write(run, &mut written) {
+                // The rest is not tried: under `always` the sync below tells one fate for all that was written.
+                fail(rest, &why);
+                run = Vec::new();
+            } else {
+                run = rest;
+            }
         }
         self.run = run;
         if written.is_empty() {
@@ -225,9 +230,10 @@ impl<S: Storage> Owner<S> {
         self.unacknowledged.append(&mut written);
     }
 
-    /// Writes batches of one time with one write. When they do not fit together, those that fit alone still do.
-    fn write(&mut self, batches: Vec<Batch>, written: &mut Vec<Batch>) {
-        let Some(first) = batches.first() else { return };
+    /// Writes batches of one time with one write. When they do not fit together, those that fit alone still do. Fails
+    /// when the disk does.
+    fn write(&mut self, batches: Vec<Batch>, written: &mut Vec<Batch>) -> Result<(), String> {
+        let Some(first) = batches.first() else { return Ok(()) };
         let (wall_ms, mono_ms) = (first.wall_ms, first.mono_ms);
         let appended = {
             let mut payloads = batches.iter().flat_map(|batch| batch.payloads.iter());
@@ -236,8 +242,12 @@ impl<S: Storage> Owner<S> {
         match appended {
             Ok(_) => written.extend(batches),
             Err(AppendError::Full { .. } | AppendError::TooLarge) if batches.len() > 1 => {
-                for batch in batches {
-                    self.write(vec![batch], written);
+                let mut batches = batches.into_iter();
+                while let Some(batch) = batches.next() {
+                    if let Err(why) = self.write(vec![batch], written) {
+                        fail(batches, &why);
+                        return Err(why);
+                    }
                 }
             }
             Err(AppendError::Full { .. }) => {
@@ -245,11 +255,15 @@ impl<S: Storage> Owner<S> {
                     batch.settle(Settled::Full);
                 }
             }
-            Err(error @ (AppendError::TooLarge | AppendError::Io { .. })) => {
-                self.last_error = Some(error.to_string());
-                fail(batches, &error.to_string());
+            Err(error @ AppendError::TooLarge) => fail(batches, &error.to_string()),
+            Err(error @ AppendError::Io { .. }) => {
+                let why = error.to_string();
+                fail(batches, &why);
+                self.last_error = Some(why.clone());
+                return Err(why);
             }
         }
+        Ok(())
     }
 
     /// Acknowledges and answers trips, if every worker has confirmed the generation.
@@ -421,7 +435,7 @@ impl<S: Storage> Owner<S> {
     }
 }
 
-fn fail(batches: Vec<Batch>, why: &str) {
+fn fail(batches: impl IntoIterator<Item = Batch>, why: &str) {
     for batch in batches {
         batch.settle(Settled::Failed(why.to_owned()));
     }

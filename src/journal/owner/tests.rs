@@ -77,7 +77,7 @@ impl Rig {
         ask(|reply| self.handle.replayed(last, Mark::default(), 9, reply)).unwrap();
     }
 
-    /// Ends the thread and returns what a new opening finds.
+    /// Ends the thread and returns the backlog that a new opening finds.
     fn shutdown(self) -> (Ended, Vec<String>) {
         let ended = ask(|reply| self.handle.shutdown(reply));
         self.thread.join().unwrap();
@@ -121,7 +121,8 @@ fn texts(records: &[Record]) -> Vec<String> {
 
 fn reopened(dir: &Path) -> Vec<String> {
     let mut journal = open(dir, Fsync::Always, 1 << 30);
-    texts(&journal.read(0, 1000, 1 << 20).unwrap())
+    let replayed_seq = journal.status().replayed_seq;
+    texts(&journal.read(replayed_seq, 1000, 1 << 20).unwrap())
 }
 
 #[test]
