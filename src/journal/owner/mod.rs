@@ -13,6 +13,7 @@ mod inbox;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -25,7 +26,7 @@ pub use self::inbox::{
 };
 use self::inbox::{Message, Request, Shared};
 use super::handover::{Admission, Close, Handover, Trip};
-use super::{AppendError, Fsync, Journal, Storage, SyncDone, SyncError};
+use super::{AppendError, Fsync, Journal, Storage, SyncDone};
 
 /// How often `everysec` syncs and the checkpoint is saved.
 const RHYTHM: Duration = Duration::from_secs(1);
@@ -219,7 +220,7 @@ impl<S: Storage> Owner<S> {
         match self.fsync {
             Fsync::Always => {
                 if let Err(error) = self.journal.sync() {
-                    self.note_sync(&error);
+                    self.note(&error);
                     fail(written, &error.to_string());
                     return;
                 }
@@ -399,19 +400,19 @@ impl<S: Storage> Owner<S> {
                 }
             }
             Ok(None) => self.is_unsynced = false,
-            Err(error) => self.note_sync(&error),
+            Err(error) => self.note(&error),
         }
     }
 
     /// A failed sync has poisoned the segment: what stands in it is synced again, elsewhere, by the next one.
     fn synced_beside(&mut self, done: SyncDone) {
         if let Err(error) = self.journal.sync_done(done) {
-            self.note_sync(&error);
+            self.note(&error);
             self.is_unsynced = true;
         }
     }
 
-    fn note_sync(&mut self, error: &SyncError) {
+    fn note(&mut self, error: &dyn fmt::Display) {
         self.last_error = Some(error.to_string());
     }
 
