@@ -274,6 +274,8 @@ pub enum Unsynced {
         /// How many.
         records: u64,
     },
+    /// Nothing was tried, since a [`SyncTicket`] is out: the segment is not poisoned.
+    TicketOut,
 }
 
 /// Why records cannot be read.

@@ -404,7 +404,10 @@ struct FailingFile {
 
 impl Failing {
     fn file(&self, file: io::Result<File>) -> io::Result<FailingFile> {
-        file.map(|file| FailingFile { file, fault: Arc::clone(&self.fault) })
+        file.map(|file| FailingFile {
+            file,
+            fault: Arc::clone(&self.fault),
+        })
     }
 }
 
@@ -454,16 +457,29 @@ impl StorageFile for FailingFile {
         self.file.sync()
     }
     fn duplicate(&self) -> io::Result<Self> {
-        Ok(Self { file: self.file.duplicate()?, fault: Arc::clone(&self.fault) })
+        Ok(Self {
+            file: self.file.duplicate()?,
+            fault: Arc::clone(&self.fault),
+        })
     }
 }
 
 fn failing(fsync: Fsync) -> (TempDir, OwnerHandle, Arc<Fault>, Receiver<()>) {
     let dir = tempfile::tempdir().unwrap();
     let (met, meets) = sync_channel(1);
-    let fault = Arc::new(Fault { is_on: AtomicBool::new(false), met });
-    let storage = Failing { disk: DiskStorage::new(dir.path()).unwrap(), fault: Arc::clone(&fault) };
-    let settings = Settings { fsync, bytes_max: 1 << 30, segment_bytes_max: SEGMENT_BYTES_MAX };
+    let fault = Arc::new(Fault {
+        is_on: AtomicBool::new(false),
+        met,
+    });
+    let storage = Failing {
+        disk: DiskStorage::new(dir.path()).unwrap(),
+        fault: Arc::clone(&fault),
+    };
+    let settings = Settings {
+        fsync,
+        bytes_max: 1 << 30,
+        segment_bytes_max: SEGMENT_BYTES_MAX,
+    };
     let (journal, _) = Journal::open(storage, settings, [7; 16], 1).unwrap();
     let (handle, _) = spawn(journal, fsync, vec![Box::new(|| ())]).unwrap();
     handle.confirm(0, 1);
@@ -484,8 +500,8 @@ fn a_failed_sync_fails_its_appends_and_later_ones_go_on() {
 #[test]
 fn a_sync_that_fails_beside_poisons_the_segment_and_loses_nothing() {
     let (dir, handle, fault, meets) = failing(Fsync::EverySec);
-    fault.is_on.store(true, Ordering::SeqCst);
     assert_eq!(settled(&append(&handle, 1, 5, &["a"])), Settled::Acknowledged);
+    fault.is_on.store(true, Ordering::SeqCst);
     meets.recv_timeout(PATIENCE).unwrap();
     assert_eq!(settled(&append(&handle, 1, 5, &["b"])), Settled::Acknowledged);
     let ended = ask(|reply| handle.shutdown(reply));
