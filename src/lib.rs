@@ -6,6 +6,7 @@ pub mod breaker;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod journal;
 pub mod outage;
 pub mod resp;
 pub mod server;

@@ -1,0 +1,562 @@
+//! Exhaustive check of the hand-over: every interleaving of the atomic steps of two workers, their sessions, the owner,
+//! the replay and the upstream, with the real [`Handover`] taking the owner's decisions.
+//!
+//! All writes go to one key. Real time is kept as a set per write: what had been acknowledged when it was issued; a
+//! write must not be applied before any of those. As this holds for every order of issue, it holds for "the second
+//! session starts after the first one's acknowledgement".
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::{Admission, Close, Handover, Trip, is_journaling};
+
+const WORKERS: usize = 2;
+const WRITES_MAX: usize = 4;
+
+/// The protocol, or one of the ways to get it wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Correct,
+    AcknowledgesBeforeConfirmed,
+    WritesStaleAppends,
+    ClosesOverBacklog,
+    KeepsUnflushedAtTrip,
+    FencesBeforeConfirmed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Violation {
+    Overtaken,
+    ForwardedOverBacklog,
+    Lost,
+    AppliedTwice,
+    AcknowledgedStale,
+    AppliedAfterFence,
+    Stuck,
+}
+
+/// Up to [`WRITES_MAX`] writes in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+struct List {
+    items: [u8; WRITES_MAX],
+    len: u8,
+}
+
+/// A quick hash: the check hashes millions of small states, none of them hostile.
+#[derive(Default)]
+struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u8(&mut self, value: u8) {
+        self.write_u64(u64::from(value));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+}
+
+impl List {
+    fn as_slice(&self) -> &[u8] {
+        &self.items[..self.len as usize]
+    }
+
+    fn push(&mut self, item: u8) {
+        self.items[self.len as usize] = item;
+        self.len += 1;
+    }
+
+    fn pop_first(&mut self) -> Option<u8> {
+        let first = *self.as_slice().first()?;
+        self.items.copy_within(1.., 0);
+        self.items[WRITES_MAX - 1] = 0;
+        self.len -= 1;
+        Some(first)
+    }
+
+    fn contains(&self, item: u8) -> bool {
+        self.as_slice().contains(&item)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Stage {
+    Waiting,
+    Issued,
+    Gathered,
+    Sent,
+    Inbox,
+    Written,
+    Acknowledged,
+    Uncertain,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Write {
+    stage: Stage,
+    /// Bit set: the writes that were acknowledged when this one was issued.
+    after: u8,
+    /// The generation its append carries.
+    tag: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Worker {
+    seen: u8,
+    owes_confirmation: bool,
+    /// Between the load of the generation and the flush of the lane.
+    in_turn: bool,
+    gathered: List,
+    in_flight: List,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct State {
+    handover: Handover,
+    workers: [Worker; WORKERS],
+    writes: [Write; WRITES_MAX],
+    inbox: List,
+    written: List,
+    journal: List,
+    /// The head of the journal is applied, the owner does not know it yet.
+    head_applied: bool,
+    /// Sent on connections that died: may still be applied until the fence.
+    limbo: List,
+    fenced: u8,
+    applied: List,
+}
+
+/// What is explored: which session each write belongs to, and how far the generation may go.
+struct Model {
+    protocol: Protocol,
+    /// Session of each write, ascending; a session runs on worker `session % WORKERS`, one write at a time.
+    sessions: Vec<usize>,
+    generation_max: u64,
+}
+
+#[derive(Default)]
+struct Outcome {
+    states: usize,
+    steps: usize,
+    /// The first (so a shortest) trace to each kind of violation.
+    violations: BTreeMap<Violation, Vec<Action>>,
+}
+
+/// What a step does, with the write or worker and the generation it is about: cheap to keep for millions of steps.
+type Action = (&'static str, usize, u64);
+
+type Steps = Vec<(Action, State, Option<Violation>)>;
+
+impl State {
+    /// Forwarding, as after an outage: the second half of what a start goes through.
+    fn forwarding() -> Self {
+        let mut state = Self::starting();
+        for (index, worker) in state.workers.iter_mut().enumerate() {
+            state.handover.confirm(index, 1);
+            worker.seen = 2;
+        }
+        assert_eq!(state.handover.close(0, 0), Close::Closed { generation: 2 });
+        state.fenced = 1;
+        state
+    }
+
+    fn starting() -> Self {
+        let worker = Worker {
+            seen: 1,
+            owes_confirmation: true,
+            in_turn: false,
+            gathered: List::default(),
+            in_flight: List::default(),
+        };
+        Self {
+            handover: Handover::new(WORKERS),
+            workers: [worker; WORKERS],
+            writes: [Write {
+                stage: Stage::Waiting,
+                after: 0,
+                tag: 0,
+            }; WRITES_MAX],
+            inbox: List::default(),
+            written: List::default(),
+            journal: List::default(),
+            head_applied: false,
+            limbo: List::default(),
+            fenced: 0,
+            applied: List::default(),
+        }
+    }
+
+    fn generation(&self) -> u8 {
+        u8::try_from(self.handover.generation()).expect("small")
+    }
+
+    fn stage(&mut self, write: u8, stage: Stage) {
+        self.writes[write as usize].stage = stage;
+    }
+
+    fn acknowledged(&self) -> u8 {
+        let bit = |(index, write): (usize, &Write)| u8::from(write.stage == Stage::Acknowledged) << index;
+        self.writes.iter().enumerate().map(bit).sum()
+    }
+
+    /// The upstream executes `write`.
+    fn apply(&mut self, write: u8) -> Option<Violation> {
+        if self.applied.contains(write) {
+            return Some(Violation::AppliedTwice);
+        }
+        let after = self.writes[write as usize].after;
+        let applied: u8 = self.applied.as_slice().iter().map(|&earlier| 1 << earlier).sum();
+        self.applied.push(write);
+        (after & !applied != 0).then_some(Violation::Overtaken)
+    }
+
+    /// An acknowledged write waits for its replay: nothing may be forwarded now.
+    fn has_acknowledged_backlog(&self) -> bool {
+        let waits =
+            |&write: &u8| self.writes[write as usize].stage == Stage::Acknowledged && !self.applied.contains(write);
+        self.journal.as_slice().iter().any(waits)
+    }
+
+    /// An acknowledged write is applied or waits in the journal.
+    fn lost(&self) -> bool {
+        let kept = |write: u8| self.applied.contains(write) || self.journal.contains(write);
+        (0..WRITES_MAX)
+            .any(|write| self.writes[write].stage == Stage::Acknowledged && !kept(u8::try_from(write).expect("small")))
+    }
+}
+
+impl Model {
+    fn worker_of(&self, write: u8) -> usize {
+        self.sessions[write as usize] % WORKERS
+    }
+
+    fn sessions_step(&self, state: &State, steps: &mut Steps) {
+        for (index, &session) in self.sessions.iter().enumerate() {
+            let write = u8::try_from(index).expect("small");
+            let worker = self.worker_of(write);
+            let settled =
+                index == 0 || self.sessions[index - 1] != session || is_settled(state.writes[index - 1].stage);
+            match state.writes[index].stage {
+                Stage::Waiting if settled => {
+                    let mut next = state.clone();
+                    next.writes[index] = Write {
+                        stage: Stage::Issued,
+                        after: state.acknowledged(),
+                        tag: 0,
+                    };
+                    steps.push((("issue write", index, 0), next, None));
+                }
+                Stage::Issued => {
+                    let mut next = state.clone();
+                    let seen = state.workers[worker].seen;
+                    if is_journaling(u64::from(seen)) {
+                        next.writes[index].stage = Stage::Inbox;
+                        next.writes[index].tag = seen;
+                        next.inbox.push(write);
+                    } else {
+                        next.writes[index].stage = Stage::Gathered;
+                        next.workers[worker].gathered.push(write);
+                    }
+                    steps.push((("route write", index, u64::from(seen)), next, None));
+                }
+                Stage::Waiting
+                | Stage::Gathered
+                | Stage::Sent
+                | Stage::Inbox
+                | Stage::Written
+                | Stage::Acknowledged
+                | Stage::Uncertain => {}
+            }
+        }
+    }
+
+    fn worker_steps(&self, state: &State, index: usize, steps: &mut Steps) {
+        let worker = &state.workers[index];
+        let published = state.generation();
+        let has_work = (0..self.sessions.len()).any(|write| {
+            self.sessions[write] % WORKERS == index
+                && matches!(
+                    state.writes[write].stage,
+                    Stage::Waiting | Stage::Issued | Stage::Gathered
+                )
+        });
+        if !worker.in_turn && (has_work || worker.seen != published) {
+            let mut next = state.clone();
+            if worker.seen != published {
+                next.workers[index].seen = published;
+                next.workers[index].owes_confirmation = true;
+                if self.protocol != Protocol::KeepsUnflushedAtTrip {
+                    while let Some(write) = next.workers[index].gathered.pop_first() {
+                        next.stage(write, Stage::Issued);
+                    }
+                }
+            }
+            next.workers[index].in_turn = true;
+            steps.push((("load in worker", index, u64::from(published)), next, None));
+        }
+        if worker.owes_confirmation {
+            let mut next = state.clone();
+            next.workers[index].owes_confirmation = false;
+            next.handover.confirm(index, u64::from(worker.seen));
+            steps.push((("confirm of worker", index, u64::from(worker.seen)), next, None));
+        }
+        if worker.in_turn {
+            let mut next = state.clone();
+            next.workers[index].in_turn = false;
+            while let Some(write) = next.workers[index].gathered.pop_first() {
+                next.stage(write, Stage::Sent);
+                next.workers[index].in_flight.push(write);
+            }
+            let sends = !worker.gathered.is_empty();
+            let violation = (sends && state.has_acknowledged_backlog()).then_some(Violation::ForwardedOverBacklog);
+            steps.push((("flush of worker", index, u64::from(worker.seen)), next, violation));
+        }
+    }
+
+    fn upstream_steps(&self, state: &State, steps: &mut Steps) {
+        for index in 0..WORKERS {
+            let mut next = state.clone();
+            if let Some(write) = next.workers[index].in_flight.pop_first() {
+                let violation = next.apply(write);
+                next.stage(write, Stage::Acknowledged);
+                steps.push((
+                    ("upstream applies, replies to write", write as usize, 0),
+                    next,
+                    violation,
+                ));
+
+                let mut next = state.clone();
+                while let Some(write) = next.workers[index].in_flight.pop_first() {
+                    next.stage(write, Stage::Uncertain);
+                    next.limbo.push(write);
+                }
+                steps.push((("death of the connection of worker", index, 0), next, None));
+            }
+        }
+        let mut next = state.clone();
+        if let Some(write) = next.limbo.pop_first() {
+            let fenced = state.fenced == state.generation();
+            let violation = next.apply(write).or(fenced.then_some(Violation::AppliedAfterFence));
+            steps.push((
+                ("upstream applies from a dead connection write", write as usize, 0),
+                next,
+                violation,
+            ));
+        }
+    }
+
+    fn owner_steps(&self, state: &State, steps: &mut Steps) {
+        let mut next = state.clone();
+        if state.handover.generation() + 2 <= self.generation_max
+            && let Trip::Begun { generation } = next.handover.trip()
+        {
+            steps.push((("trip", 0, generation), next, None));
+        }
+        let mut next = state.clone();
+        if let Some(write) = next.inbox.pop_first() {
+            let tag = state.writes[write as usize].tag;
+            let admission = match self.protocol {
+                Protocol::WritesStaleAppends => Admission::Write,
+                _ => state.handover.admit(u64::from(tag)),
+            };
+            match admission {
+                Admission::Write => {
+                    next.stage(write, Stage::Written);
+                    next.journal.push(write);
+                    next.written.push(write);
+                }
+                Admission::Refuse => next.stage(write, Stage::Issued),
+            }
+            steps.push((("owner takes write", write as usize, u64::from(tag)), next, None));
+        }
+        let may = self.protocol == Protocol::AcknowledgesBeforeConfirmed || state.handover.is_confirmed_by_all();
+        let mut next = state.clone();
+        if may && let Some(write) = next.written.pop_first() {
+            next.stage(write, Stage::Acknowledged);
+            let tag = state.writes[write as usize].tag;
+            let is_seen_by_all = state.workers.iter().all(|worker| worker.seen == tag);
+            let violation = (tag != state.generation() || !is_seen_by_all).then_some(Violation::AcknowledgedStale);
+            steps.push((
+                ("owner acknowledges write", write as usize, u64::from(tag)),
+                next,
+                violation,
+            ));
+        }
+    }
+
+    fn replay_steps(&self, state: &State, steps: &mut Steps) {
+        let generation = state.generation();
+        if !is_journaling(u64::from(generation)) {
+            return;
+        }
+        if state.fenced != generation {
+            let at_rest = state.workers.iter().all(|worker| worker.in_flight.is_empty());
+            let may = self.protocol == Protocol::FencesBeforeConfirmed || state.handover.is_confirmed_by_all();
+            if at_rest && may {
+                let mut next = state.clone();
+                next.fenced = generation;
+                next.limbo = List::default();
+                steps.push((("fence", 0, u64::from(generation)), next, None));
+            }
+            return;
+        }
+        let mut next = state.clone();
+        if state.head_applied {
+            next.journal.pop_first();
+            next.head_applied = false;
+            steps.push((("owner hears of the replayed record", 0, 0), next, None));
+        } else if let Some(&write) = state.journal.as_slice().first() {
+            next.head_applied = true;
+            let violation = next.apply(write);
+            steps.push((("replay applies write", write as usize, 0), next, violation));
+        }
+        let mut next = state.clone();
+        let unreplayed = match self.protocol {
+            Protocol::ClosesOverBacklog => 0,
+            _ => u64::from(state.journal.len),
+        };
+        if let Close::Closed { generation } = next.handover.close(unreplayed, u64::from(state.written.len)) {
+            steps.push((("close", 0, generation), next, None));
+        }
+    }
+
+    fn steps(&self, state: &State) -> Steps {
+        let mut steps = Steps::new();
+        self.sessions_step(state, &mut steps);
+        for worker in 0..WORKERS {
+            self.worker_steps(state, worker, &mut steps);
+        }
+        self.upstream_steps(state, &mut steps);
+        self.owner_steps(state, &mut steps);
+        self.replay_steps(state, &mut steps);
+        steps
+    }
+
+    /// Everything is settled, replayed and forwarded again.
+    fn is_finished(&self, state: &State) -> bool {
+        let settled = state.writes[..self.sessions.len()]
+            .iter()
+            .all(|write| is_settled(write.stage));
+        settled && state.journal.is_empty() && !is_journaling(state.handover.generation())
+    }
+
+    fn explore(&self, first: State) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut known: HashMap<State, usize, BuildHasherDefault<Mixer>> = HashMap::default();
+        let mut trace: Vec<(usize, Action)> = vec![(0, ("start", 0, 0))];
+        let mut queue = VecDeque::from([(0, first.clone())]);
+        known.insert(first, 0);
+        while let Some((index, state)) = queue.pop_front() {
+            let steps = self.steps(&state);
+            if steps.is_empty() && !self.is_finished(&state) {
+                outcome
+                    .violations
+                    .entry(Violation::Stuck)
+                    .or_insert_with(|| path(&trace, index));
+            }
+            for (action, next, violation) in steps {
+                outcome.steps += 1;
+                let violation = violation.or(next.lost().then_some(Violation::Lost));
+                let number = trace.len();
+                if !known.contains_key(&next) {
+                    trace.push((index, action));
+                }
+                if let Some(violation) = violation {
+                    outcome.violations.entry(violation).or_insert_with(|| {
+                        let mut steps = path(&trace, index);
+                        steps.push(action);
+                        steps
+                    });
+                }
+                let goes_on = matches!(
+                    violation,
+                    None | Some(Violation::AcknowledgedStale | Violation::ForwardedOverBacklog)
+                );
+                if trace.len() > number {
+                    known.insert(next.clone(), number);
+                    if goes_on {
+                        queue.push_back((number, next));
+                    }
+                }
+            }
+        }
+        outcome.states = known.len();
+        outcome
+    }
+}
+
+fn is_settled(stage: Stage) -> bool {
+    matches!(stage, Stage::Acknowledged | Stage::Uncertain)
+}
+
+fn path(trace: &[(usize, Action)], mut index: usize) -> Vec<Action> {
+    let mut steps = Vec::new();
+    while index > 0 {
+        steps.push(trace[index].1);
+        index = trace[index].0;
+    }
+    steps.reverse();
+    steps
+}
+
+fn explore(protocol: Protocol, sessions: &[usize], first: State) -> Outcome {
+    let model = Model {
+        protocol,
+        sessions: sessions.to_vec(),
+        generation_max: 4,
+    };
+    let outcome = model.explore(first);
+    println!(
+        "{protocol:?}, sessions {sessions:?}: {} states, {} steps",
+        outcome.states, outcome.steps
+    );
+    for (violation, steps) in &outcome.violations {
+        println!("  {violation:?}: {steps:?}");
+    }
+    outcome
+}
+
+#[test]
+fn no_interleaving_loses_overtakes_or_repeats_a_write() {
+    let check = |sessions: &[usize], first| {
+        let outcome = explore(Protocol::Correct, sessions, first);
+        assert!(outcome.violations.is_empty(), "{:?}", outcome.violations);
+        assert!(outcome.states > 10_000, "the model must not have been cut short");
+    };
+    check(&[0, 1], State::starting());
+    check(&[0, 0, 1], State::forwarding());
+}
+
+#[test]
+fn each_rule_is_needed() {
+    let check = |protocol, expected: Violation| {
+        let outcome = explore(protocol, &[0, 1], State::starting());
+        assert!(
+            outcome.violations.contains_key(&expected),
+            "{protocol:?}: {:?}",
+            outcome.violations
+        );
+    };
+    check(Protocol::AcknowledgesBeforeConfirmed, Violation::Overtaken);
+    check(Protocol::WritesStaleAppends, Violation::Overtaken);
+    check(Protocol::ClosesOverBacklog, Violation::Overtaken);
+    check(Protocol::KeepsUnflushedAtTrip, Violation::ForwardedOverBacklog);
+    check(Protocol::FencesBeforeConfirmed, Violation::AppliedAfterFence);
+}

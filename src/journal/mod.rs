@@ -1,0 +1,247 @@
+//! The durable queue of acknowledged writes: records in segments, and how far replay got. It knows bytes, not Redis;
+//! time is an argument; it writes no log line, but returns what happened.
+//!
+//! Invariants
+//! - A record is readable in the order of its append, or a report or error says that it is not.
+//! - What was not synced under [`Fsync::Always`] is never read, so never replayed.
+//! - After a failed write or sync the segment is poisoned: nothing more is written or synced there. Acknowledged
+//!   records that were not synced are copied to a new segment, durable before anything else is appended.
+//! - A number is never used twice: each opening has its own upper 32 bits, durable before its first append, and the
+//!   numbers of a failed append are skipped.
+//! - The checkpoint never passes a record that was not written; it is durable before a segment goes.
+//! - A torn tail is cut at the end of the last segment only. Each segment says which record came before it, so that
+//!   left-overs of failed appends do not count, and missing records are noticed.
+//! - Memory does not grow with the number of records: per segment an index point per MiB, and two read chunks. (Dead
+//!   letters take a few words each.)
+//!
+//! Directory: `lock`, `queue`, `checkpoint`, `checkpoint.recent`, `seg-<first seq, 20 digits>.journal`, `dead-letters`,
+//! and `*.corrupt` for what people may want to look at. The formats are drawn in `format.rs`.
+
+mod append;
+mod dead_letters;
+mod format;
+pub mod handover;
+mod open;
+pub mod owner;
+mod replay;
+mod scan;
+mod segment;
+mod small_files;
+mod storage;
+mod types;
+mod walk;
+mod window;
+
+#[cfg(test)]
+mod fault_storage;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io;
+
+use dead_letters::DeadLetters;
+use format::{Codec, QueueId};
+use segment::{Segment, Tally};
+use small_files::Checkpoints;
+pub use storage::{DiskStorage, Storage, StorageFile};
+pub use types::{
+    APPEND_RECORDS_MAX, AppendError, Appended, Checkpoint, Damage, DeadLetter, Fsync, Health, Mark, Missing, Moved,
+    OpenError, OpenReport, ReadError, Record, ReplayedError, SEGMENT_BYTES_MAX, Settings, Status, SyncDone, SyncError,
+    SyncTicket, Unsynced,
+};
+use walk::{Ground, Walk};
+
+/// The journal of one upstream. It has one owner; every call may block on the disk.
+#[derive(Debug)]
+pub struct Journal<S: Storage> {
+    storage: S,
+    settings: Settings,
+    codec: Codec,
+    queue_id: QueueId,
+    queue_id_hex: String,
+    incarnation: u64,
+    next_seq: u64,
+    next_segment_id: u64,
+    segments: VecDeque<Segment>,
+    writer: Writer<S::File>,
+    /// The segment a sync beside is under way for.
+    ticket: Option<u64>,
+    /// A withdrawal that happened outside of `sync` and that `sync` has yet to tell.
+    withdrawn: Option<Unsynced>,
+    encoded: Vec<u8>,
+    backlog: Backlog,
+    checkpoint: Checkpoint,
+    checkpoints: Checkpoints<S::File>,
+    reading: Walk<S::File>,
+    replaying: Walk<S::File>,
+    letters: DeadLetters<S::File>,
+    totals: Totals,
+}
+
+/// The newest segment, as far as it can be written to.
+#[derive(Debug)]
+enum Writer<F> {
+    /// The next append starts a segment.
+    Closed,
+    /// `segments.back()` is appended to.
+    Open(OpenSegment<F>),
+    /// A write or sync of `segments.back()` failed; its unsynced records have yet to be seen to.
+    Poisoned(OpenSegment<F>),
+}
+
+#[derive(Debug)]
+struct OpenSegment<F> {
+    file: F,
+    /// What the last successful sync covers.
+    synced: Tally,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Backlog {
+    records: u64,
+    bytes: u64,
+    oldest_wall_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Totals {
+    appended: u64,
+    replayed: u64,
+    poisoned: u64,
+    since_checkpoint: u64,
+}
+
+impl<S: Storage> Journal<S> {
+    /// 32 hex digits, kept for the directory's life.
+    #[must_use]
+    pub fn queue_id(&self) -> &str {
+        &self.queue_id_hex
+    }
+
+    /// The incarnation of the next append, `seq >> 32`. It grows with each opening (and after 2^32 appends).
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Whether this directory has ever handed out numbers of that incarnation.
+    #[must_use]
+    pub fn knows_incarnation(&self, incarnation: u64) -> bool {
+        (1..=self.incarnation).contains(&incarnation)
+    }
+
+    /// The last confirmation of the upstream; `None` before the first.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        (self.checkpoint.seq > 0).then_some(&self.checkpoint)
+    }
+
+    /// The journal in numbers.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let record_bytes: u64 = self.segments.iter().map(|segment| segment.tally.record_bytes).sum();
+        Status {
+            records: self.backlog.records,
+            bytes: self.backlog.bytes,
+            oldest_wall_ms: self.backlog.oldest_wall_ms,
+            acknowledged_total: self.totals.appended,
+            replayed_total: self.totals.replayed,
+            retained_bytes: record_bytes.saturating_sub(self.backlog.bytes),
+            disk_bytes: self.disk_bytes(),
+            dead_letters: self.letters.count(),
+            last_seq: self.last_seq(),
+            replayed_seq: self.checkpoint.seq,
+            records_since_checkpoint: self.totals.since_checkpoint,
+            health: match &self.writer {
+                Writer::Poisoned(open) => Health::Poisoned {
+                    records_unsynced: self.back_tally().records.saturating_sub(open.synced.records),
+                },
+                Writer::Open(_) | Writer::Closed => Health::Sound,
+            },
+            poisoned_total: self.totals.poisoned,
+        }
+    }
+
+    /// Keeps a record that the upstream refused for good, durably. `false` when it is kept already.
+    ///
+    /// # Errors
+    /// It may or may not be kept; asking again is safe.
+    pub fn dead_letter(&mut self, seq: u64, reason: &str, error: &str, payload: &[u8]) -> io::Result<bool> {
+        self.letters
+            .add(&self.storage, seq, &[reason.as_bytes(), error.as_bytes(), payload])
+    }
+
+    /// All dead letters, by number. Prefer [`Journal::dead_letters_after`] where there may be many.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn dead_letters(&mut self) -> io::Result<Vec<DeadLetter>> {
+        self.dead_letters_after(0, usize::MAX)
+    }
+
+    /// The next dead letters by number.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn dead_letters_after(&mut self, after_seq: u64, letters_max: usize) -> io::Result<Vec<DeadLetter>> {
+        self.letters.read(&self.storage, after_seq, letters_max)
+    }
+
+    /// Gives up a dead letter, durably. `false` when there is none of that number.
+    ///
+    /// # Errors
+    /// It may or may not be kept; asking again is safe.
+    pub fn drop_dead_letter(&mut self, seq: u64) -> io::Result<bool> {
+        self.letters.drop_letter(&self.storage, seq)
+    }
+
+    /// Syncs what is written and makes the checkpoint durable.
+    ///
+    /// # Errors
+    /// One of the two failed; the directory is as after a crash.
+    pub fn close(mut self) -> io::Result<()> {
+        match (&self.writer, self.ticket) {
+            (Writer::Open(open), Some(_)) => open.file.sync()?,
+            (Writer::Open(_) | Writer::Closed | Writer::Poisoned(_), _) => self.sync().map_err(|error| error.source)?,
+        }
+        self.checkpoints.save_durably(&self.storage, &self.checkpoint)
+    }
+
+    /// Number of the last record kept; where none is, of the last one replayed.
+    fn last_seq(&self) -> u64 {
+        self.segments
+            .back()
+            .map_or(0, |segment| segment.tally.last_seq)
+            .max(self.checkpoint.seq)
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.tally.end).sum::<u64>() + self.letters.bytes()
+    }
+
+    fn back_tally(&self) -> Tally {
+        self.segments.back().map_or(Tally::empty(0), |segment| segment.tally)
+    }
+
+    /// How far the last segment may be read.
+    fn readable(&self) -> Tally {
+        match (&self.writer, self.settings.fsync) {
+            (Writer::Open(open) | Writer::Poisoned(open), Fsync::Always) => open.synced,
+            (Writer::Open(_) | Writer::Poisoned(_) | Writer::Closed, Fsync::Always | Fsync::EverySec | Fsync::No) => {
+                self.back_tally()
+            }
+        }
+    }
+
+    fn ground(&self) -> Ground<'_, S> {
+        Ground {
+            storage: &self.storage,
+            segments: &self.segments,
+            codec: self.codec,
+            readable_end: self.readable().end,
+        }
+    }
+}
