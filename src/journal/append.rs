@@ -151,11 +151,10 @@ impl<S: Storage> Journal<S> {
             return Ok(());
         }
         match (&mut self.writer, done.result) {
-            (Writer::Closed, _) => Ok(()),
-            (Writer::Open(open) | Writer::Poisoned(open), Ok(())) => {
-                if done.covers.end > open.synced.end {
-                    open.synced = done.covers;
-                }
+            // Poisoned meanwhile: an error may have been told to the other handle, so this success proves nothing.
+            (Writer::Closed, _) | (Writer::Poisoned(_), Ok(())) => Ok(()),
+            (Writer::Open(open), Ok(())) => {
+                open.synced = done.covers;
                 Ok(())
             }
             (Writer::Open(_) | Writer::Poisoned(_), Err(source)) => Err(self.sync_failed(source)),
@@ -305,7 +304,8 @@ impl<S: Storage> Journal<S> {
         };
         // Best effort: where it fails, the next segment's header says that the rest does not count.
         let _ = open.file.truncate(written.end);
-        let is_synced = self.ticket.is_none() && open.file.sync().is_ok();
+        // With a sync under way beside, an error of earlier writes may have been told there.
+        let is_synced = open.file.sync().is_ok() && self.ticket.is_none();
         if is_synced || self.settings.fsync == Fsync::No {
             open.synced = written;
         }

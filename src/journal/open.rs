@@ -81,7 +81,6 @@ impl<S: Storage> Journal<S> {
             return Err(OpenError::Exhausted);
         }
         Queue { incarnation, ..queue }.save(&storage).map_err(disk(QUEUE))?;
-        let oldest_known = segments.front().map_or(0, |segment| segment.prior_last_seq);
         let journal = Self {
             storage,
             settings,
@@ -97,10 +96,7 @@ impl<S: Storage> Journal<S> {
             withdrawn: None,
             encoded: Vec::new(),
             backlog,
-            checkpoint: checkpoint.unwrap_or(Checkpoint {
-                seq: oldest_known,
-                ..Checkpoint::default()
-            }),
+            checkpoint: checkpoint.unwrap_or_default(),
             checkpoints,
             reading: Walk::default(),
             replaying: Walk::default(),
