@@ -24,9 +24,9 @@ impl<S: Storage> Journal<S> {
     ///
     /// # Errors
     /// None of the records is in the journal, see [`AppendError`].
-    pub fn append<'a>(
+    pub fn append(
         &mut self,
-        payloads: &mut dyn Iterator<Item = &'a [u8]>,
+        payloads: &mut dyn Iterator<Item = &[u8]>,
         wall_ms: u64,
         mono_ms: u64,
     ) -> Result<Appended, AppendError> {
@@ -77,7 +77,8 @@ impl<S: Storage> Journal<S> {
         })
     }
 
-    /// Makes everything written durable.
+    /// Makes everything written durable (under [`Fsync::No`] only what is in the newest segment: earlier ones are left
+    /// to the kernel).
     ///
     /// # Errors
     /// The segment is poisoned; [`SyncError::unsynced`] says what became of its records.
@@ -161,9 +162,9 @@ impl<S: Storage> Journal<S> {
         }
     }
 
-    fn encode<'a>(
+    fn encode(
         &mut self,
-        payloads: &mut dyn Iterator<Item = &'a [u8]>,
+        payloads: &mut dyn Iterator<Item = &[u8]>,
         wall_ms: u64,
         mono_ms: u64,
     ) -> Result<u64, AppendError> {

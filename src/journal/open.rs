@@ -49,7 +49,7 @@ impl<S: Storage> Journal<S> {
         }
         let queue = load_queue(&storage, &names, fresh_queue_id)?;
         let codec = Codec::new(&queue.queue_id);
-        let (checkpoints, checkpoint, checkpoints_unreadable) =
+        let (mut checkpoints, checkpoint, checkpoints_unreadable) =
             Checkpoints::load(&storage, queue.queue_id).map_err(disk("checkpoint"))?;
         let (letters, dead_letter_bytes_unreadable) =
             DeadLetters::load(&storage, queue.queue_id, codec).map_err(disk("dead-letters"))?;
@@ -79,6 +79,12 @@ impl<S: Storage> Journal<S> {
         let incarnation = queue.incarnation + 1;
         if incarnation >= 1 << 32 {
             return Err(OpenError::Exhausted);
+        }
+        if let Some(checkpoint) = &checkpoint {
+            // It may be the one that was never synced; numbers after it are about to be built on it.
+            checkpoints
+                .save_durably(&storage, checkpoint)
+                .map_err(disk("checkpoint"))?;
         }
         Queue { incarnation, ..queue }.save(&storage).map_err(disk(QUEUE))?;
         let journal = Self {
@@ -298,11 +304,17 @@ impl<S: Storage> Recovery<'_, S> {
                 candidate.file.truncate(segment.tally.end).map_err(disk(&name))?;
                 candidate.file.sync().map_err(disk(&name))?;
             }
-        } else if segment.tally.records == 0 || segment.tally.last_seq < upto_seq {
-            if segment.tally.records > 0 || upto_seq >= segment.first_seq {
-                self.damage(&name, candidate.size - bytes, bytes);
-                segment.is_damaged = true;
-            }
+            return Ok(());
+        }
+        // Where nothing is missing, it is what a failed append left.
+        let is_missing = if segment.tally.records > 0 {
+            segment.tally.last_seq < upto_seq
+        } else {
+            upto_seq >= segment.first_seq
+        };
+        if is_missing {
+            self.damage(&name, candidate.size - bytes, bytes);
+            segment.is_damaged = true;
         }
         Ok(())
     }
