@@ -36,13 +36,7 @@ impl<S: Storage> Journal<S> {
         fresh_queue_id: QueueId,
         wall_ms: u64,
     ) -> Result<(Self, OpenReport), OpenError> {
-        storage.lock().map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock => OpenError::Locked,
-            _ => OpenError::Io {
-                file: "lock".to_owned(),
-                source,
-            },
-        })?;
+        lock(&mut storage)?;
         let names = storage.list().map_err(disk("."))?;
         for name in names.iter().filter(|name| name.ends_with(".tmp")) {
             storage.remove(name).map_err(disk(name))?;
@@ -111,6 +105,16 @@ impl<S: Storage> Journal<S> {
         };
         Ok((journal, report))
     }
+}
+
+fn lock<S: Storage>(storage: &mut S) -> Result<(), OpenError> {
+    storage.lock().map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked,
+        _ => OpenError::Io {
+            file: "lock".to_owned(),
+            source,
+        },
+    })
 }
 
 fn load_queue<S: Storage>(storage: &S, names: &[String], fresh_queue_id: QueueId) -> Result<Queue, OpenError> {
