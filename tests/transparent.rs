@@ -208,7 +208,7 @@ fn inline_commands_get_the_same_replies() {
         "EVAL \"return {1,2}\" 0\r\nPING\r\n",
         "MULTI\r\nSET inline 1\r\nEXEC\r\n",
         "*0\r\n*-1\r\nPING\r\n",
-        "$5\r\nhello\r\n",
+        "$5\r\nworld\r\n",
         "PING\r\n*1\r\n$4\r\nPING\r\nPING\r\n",
     ] {
         pair.check(input, |connect| all_of(&connect, input.as_bytes()));

@@ -46,6 +46,8 @@ pub enum Outcome {
     Uncertain,
     /// Any other error: it must not have been applied.
     Refused(String),
+    /// The connection died under it; the client stopped there.
+    Lost,
 }
 
 #[derive(Debug, Clone)]
@@ -99,7 +101,10 @@ fn write_until_told(mut connection: Client, client: usize, stop: &AtomicBool, co
     for number in 0.. {
         for kind in KINDS {
             let sent = Instant::now();
-            let reply = connection.call(&kind.request(client, number));
+            let Ok(reply) = connection.try_call(&kind.request(client, number)) else {
+                attempts.push(Attempt { client, kind, number, sent, outcome: Outcome::Lost });
+                return attempts;
+            };
             let outcome = match error_text(&reply) {
                 None => Outcome::Acknowledged,
                 Some(text) if text.contains(UNCERTAIN) => Outcome::Uncertain,
@@ -128,6 +133,12 @@ pub fn assert_no_error_after(attempts: &[Attempt], from: Instant) {
     let failed: Vec<_> =
         attempts.iter().filter(|attempt| attempt.sent >= from && attempt.outcome != Outcome::Acknowledged).collect();
     assert!(failed.is_empty(), "{} errors after the allowed time, the first: {:?}", failed.len(), failed[0]);
+}
+
+/// No client was ever cut off.
+#[track_caller]
+pub fn assert_none_lost(attempts: &[Attempt]) {
+    assert!(attempts.iter().all(|attempt| attempt.outcome != Outcome::Lost), "a client's connection died");
 }
 
 /// Each session may have no more uncertain writes than it had commands in flight, here one per outage.
@@ -173,7 +184,7 @@ fn assert_sequence(what: &str, found: &[String], attempts: &[&Attempt]) {
         match &attempt.outcome {
             Outcome::Acknowledged => assert!(there, "{what}: acknowledged {} is lost", attempt.number),
             Outcome::Refused(text) => assert!(!there, "{what}: {} is there, refused with {text}", attempt.number),
-            Outcome::Uncertain => {}
+            Outcome::Uncertain | Outcome::Lost => {}
         }
     }
     assert!(found.last() <= attempts.last().map(|attempt| &attempt.number), "{what}: invented");

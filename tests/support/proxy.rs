@@ -22,6 +22,8 @@ pub struct Settings {
     pub hold_timeout: Duration,
     pub shutdown_timeout: Duration,
     pub fsync: &'static str,
+    /// One of another proxy's instead of its own.
+    pub data_dir: Option<PathBuf>,
     /// TOML after the last table of the upstream, such as `[[upstream.rule]]`.
     pub more: String,
 }
@@ -34,6 +36,7 @@ impl Default for Settings {
             hold_timeout: Duration::from_secs(1),
             shutdown_timeout: Duration::from_secs(5),
             fsync: "everysec",
+            data_dir: None,
             more: String::new(),
         }
     }
@@ -109,7 +112,7 @@ start_delay_max = "20ms"
 
 {more}
 "#,
-            data = proxy.data_dir().display(),
+            data = settings.data_dir.clone().unwrap_or_else(|| proxy.data_dir()).display(),
             admin = proxy.admin.address(),
             workers = settings.workers,
             shutdown = millis(settings.shutdown_timeout),
@@ -198,9 +201,9 @@ start_delay_max = "20ms"
         self.process().wait_for_exit(deadline)
     }
 
-    /// A subcommand with this proxy's admin address, run to its end.
+    /// A subcommand that talks to this proxy, run to its end.
     pub fn run_cli(&self, args: &[&str]) -> Output {
-        let output = Command::new(Self::binary()).args(args).args(["--admin", &self.admin_address()]).output();
+        let output = Command::new(Self::binary()).args(args).env("TIDEOVER_ADMIN", self.admin_address()).output();
         output.expect("the binary starts")
     }
 

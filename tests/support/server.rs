@@ -36,9 +36,14 @@ impl RedisServer {
     /// With more options, as on redis-server's command line: `&["--maxmemory", "1mb"]`.
     pub fn start_with(durability: Durability, options: &[&str]) -> Self {
         let mut server = Self::absent(durability);
-        server.options.extend(options.iter().map(ToString::to_string));
+        server.add_options(options);
         server.restart();
         server
+    }
+
+    /// More options from the next start on.
+    pub fn add_options(&mut self, options: &[&str]) {
+        self.options.extend(options.iter().map(ToString::to_string));
     }
 
     /// A port where no server runs yet; `restart` starts one.
