@@ -1,6 +1,10 @@
 //! tideover itself dies, is ended, or is started twice.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation here is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation here is a failed test"
+)]
 
 mod support;
 
@@ -18,7 +22,10 @@ fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
 /// Pushes the numbers one by one; every one must be acknowledged.
 #[track_caller]
 fn push(client: &mut Client, range: std::ops::Range<usize>) {
-    let pipeline: Vec<u8> = numbers(range.clone()).iter().flat_map(|number| command(&["RPUSH", "l", number])).collect();
+    let pipeline: Vec<u8> = numbers(range.clone())
+        .iter()
+        .flat_map(|number| command(&["RPUSH", "l", number]))
+        .collect();
     client.send_raw(&pipeline);
     for number in range {
         let reply = client.reply();
@@ -28,11 +35,17 @@ fn push(client: &mut Client, range: std::ops::Range<usize>) {
 
 #[track_caller]
 fn assert_list(redis: &RedisServer, expected: std::ops::Range<usize>) {
-    assert_eq!(array(&redis.client().call(&["LRANGE", "l", "0", "-1"])), numbers(expected));
+    assert_eq!(
+        array(&redis.client().call(&["LRANGE", "l", "0", "-1"])),
+        numbers(expected)
+    );
 }
 
 fn durable() -> Settings {
-    Settings { fsync: "always", ..Settings::default() }
+    Settings {
+        fsync: "always",
+        ..Settings::default()
+    }
 }
 
 #[test]
@@ -167,11 +180,21 @@ fn redis_killed_in_the_middle_of_replay_repeats_nothing() {
 fn a_second_process_on_the_same_data_directory_refuses_to_start() {
     let redis = RedisServer::start(Durability::Memory);
     let first = Tideover::healthy(&redis);
-    let mut second = Tideover::prepare(&redis, &Settings { data_dir: Some(first.data_dir()), ..Settings::default() });
+    let mut second = Tideover::prepare(
+        &redis,
+        &Settings {
+            data_dir: Some(first.data_dir()),
+            ..Settings::default()
+        },
+    );
     second.launch();
     let status = second.process().wait_for_exit(DEADLINE);
     assert!(!status.success());
-    assert!(second.log_text().contains(&first.data_dir().display().to_string()), "{}", second.log_text());
+    assert!(
+        second.log_text().contains(&first.data_dir().display().to_string()),
+        "{}",
+        second.log_text()
+    );
     assert_eq!(first.client().call(&["PING"]), b"+PONG\r\n");
 }
 
@@ -180,7 +203,9 @@ fn a_second_process_on_the_same_address_refuses_to_start() {
     let redis = RedisServer::start(Durability::Memory);
     let first = Tideover::healthy(&redis);
     let mut second = Tideover::prepare(&redis, &Settings::default());
-    let config = std::fs::read_to_string(second.config()).unwrap().replace(&second.address(), &first.address());
+    let config = std::fs::read_to_string(second.config())
+        .unwrap()
+        .replace(&second.address(), &first.address());
     std::fs::write(second.config(), config).unwrap();
     second.launch();
     assert!(!second.process().wait_for_exit(DEADLINE).success());
@@ -191,8 +216,13 @@ fn a_second_process_on_the_same_address_refuses_to_start() {
 fn sigterm_ends_with_0_though_clients_are_idle_or_blocked() {
     const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
     let redis = RedisServer::start(Durability::Memory);
-    let mut proxy =
-        Tideover::start_with(&redis, &Settings { shutdown_timeout: SHUTDOWN_TIMEOUT, ..Settings::default() });
+    let mut proxy = Tideover::start_with(
+        &redis,
+        &Settings {
+            shutdown_timeout: SHUTDOWN_TIMEOUT,
+            ..Settings::default()
+        },
+    );
     proxy.wait_for_mode("healthy", DEADLINE);
     let mut idle: Vec<Client> = (0..10).map(|_| proxy.client()).collect();
     assert_eq!(idle[0].call(&["PING"]), b"+PONG\r\n");

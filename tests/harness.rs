@@ -1,6 +1,10 @@
 //! The harness itself, on redis-server alone: a check that cannot fail proves nothing.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation here is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation here is a failed test"
+)]
 
 mod support;
 
@@ -87,12 +91,16 @@ fn lost_repeated_reordered_and_refused_but_applied_writes_are_found() {
     ] {
         let (redis, attempts) = loaded();
         redis.client().call(damage);
-        let found = catch_unwind(AssertUnwindSafe(|| load::assert_applied(&mut redis.client(), &attempts)));
+        let found = catch_unwind(AssertUnwindSafe(|| {
+            load::assert_applied(&mut redis.client(), &attempts)
+        }));
         assert!(found.is_err(), "{damage:?} went unnoticed");
     }
     let (redis, mut attempts) = loaded();
     let refused = attempts.iter_mut().find(|attempt| attempt.kind == Kind::Xadd).unwrap();
     refused.outcome = Outcome::Refused("UNAVAILABLE".to_owned());
-    let found = catch_unwind(AssertUnwindSafe(|| load::assert_applied(&mut redis.client(), &attempts)));
+    let found = catch_unwind(AssertUnwindSafe(|| {
+        load::assert_applied(&mut redis.client(), &attempts)
+    }));
     assert!(found.is_err(), "a refused write that was applied went unnoticed");
 }

@@ -1,6 +1,10 @@
 //! While Redis is away: what a client is told, and that it was true.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation here is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation here is a failed test"
+)]
 
 mod support;
 
@@ -23,7 +27,10 @@ enum Failure {
 /// Writers without pause, a failure, an outage, the return; and then every single write is accounted for.
 fn check_load_through(failure: Failure) {
     let mut redis = RedisServer::start(Durability::AppendOnly);
-    let settings = Settings { command_timeout: COMMAND_TIMEOUT, ..Settings::default() };
+    let settings = Settings {
+        command_timeout: COMMAND_TIMEOUT,
+        ..Settings::default()
+    };
     let proxy = Tideover::start_with(&redis, &settings);
     proxy.wait_for_mode("healthy", DEADLINE);
 
@@ -36,7 +43,9 @@ fn check_load_through(failure: Failure) {
     }
     proxy.wait_for_mode("down", DEADLINE);
     load.wait_for_more(200);
-    support::wait_until(DEADLINE, "twice the timeout", || failed_at.elapsed() > 2 * COMMAND_TIMEOUT);
+    support::wait_until(DEADLINE, "twice the timeout", || {
+        failed_at.elapsed() > 2 * COMMAND_TIMEOUT
+    });
     load.wait_for_more(200);
     match failure {
         Failure::Killed => redis.restart(),
@@ -90,10 +99,18 @@ fn outages_one_after_another_lose_and_repeat_nothing() {
     const OUTAGES: usize = 4;
     for outage in 0..OUTAGES {
         load.wait_for_more(50);
-        if outage % 2 == 0 { redis.kill() } else { redis.stop() }
+        if outage % 2 == 0 {
+            redis.kill()
+        } else {
+            redis.stop()
+        }
         proxy.wait_for_mode("down", DEADLINE);
         load.wait_for_more(50);
-        if outage % 2 == 0 { redis.restart() } else { redis.cont() }
+        if outage % 2 == 0 {
+            redis.restart()
+        } else {
+            redis.cont()
+        }
         proxy.wait_for_mode("healthy", DEADLINE);
     }
     let attempts = load.finish();
@@ -111,7 +128,9 @@ fn a_pipeline_caught_in_flight_is_uncertain_and_no_more_than_that() {
     let mut client = proxy.client();
     assert_eq!(client.call(&["RPUSH", "l", "first"]), b":1\r\n");
     redis.stop();
-    let pipeline: Vec<u8> = (0..IN_FLIGHT).flat_map(|n| command(&["RPUSH", "l", &n.to_string()])).collect();
+    let pipeline: Vec<u8> = (0..IN_FLIGHT)
+        .flat_map(|n| command(&["RPUSH", "l", &n.to_string()]))
+        .collect();
     client.send_raw(&pipeline);
     proxy.wait_for_mode("down", DEADLINE);
     let mut expected = vec!["first".to_owned()];
@@ -166,7 +185,12 @@ fn down_with(settings: &Settings) -> (RedisServer, Tideover) {
 fn check(client: &mut Client, line: &str, expected: &[u8]) {
     let args: Vec<&str> = line.split_whitespace().collect();
     let reply = client.call(&args);
-    assert!(reply == expected, "{line}\n  expected {}\n  answered {}", shown(expected), shown(&reply));
+    assert!(
+        reply == expected,
+        "{line}\n  expected {}\n  answered {}",
+        shown(expected),
+        shown(&reply)
+    );
 }
 
 #[test]
@@ -319,7 +343,11 @@ fn blind_writes_are_acknowledged_as_redis_would_and_replayed() {
         check(&mut client, line, expected);
     }
     let id = client.call(&["XADD", "x", "*", "f", "v"]);
-    assert!(id.starts_with(b"$") && id.contains(&b'-'), "a stream ID, not {}", shown(&id));
+    assert!(
+        id.starts_with(b"$") && id.contains(&b'-'),
+        "a stream ID, not {}",
+        shown(&id)
+    );
     redis.restart();
     proxy.wait_for_recovery();
     let mut direct = redis.client();
@@ -331,7 +359,10 @@ fn blind_writes_are_acknowledged_as_redis_would_and_replayed() {
         ("HEXISTS h g", b":0\r\n".to_vec()),
         ("HGET h2 f", bulk("2")),
         ("SMEMBERS s", [b"*1\r\n".to_vec(), bulk("b")].concat()),
-        ("LRANGE l 0 -1", [b"*3\r\n".to_vec(), bulk("0"), bulk("1"), bulk("2")].concat()),
+        (
+            "LRANGE l 0 -1",
+            [b"*3\r\n".to_vec(), bulk("0"), bulk("1"), bulk("2")].concat(),
+        ),
         ("ZRANGE z 0 -1", [b"*1\r\n".to_vec(), bulk("b")].concat()),
         ("ZCARD g", b":1\r\n".to_vec()),
         ("EXISTS in3 x", b":0\r\n".to_vec()),
@@ -375,7 +406,11 @@ fn what_redis_would_refuse_for_its_arguments_is_refused_with_its_own_words() {
 fn a_blocking_command_is_held_for_its_own_timeout() {
     let (_gone, proxy) = down();
     for (line, connect, expected) in [
-        ("BLPOP q 1", (|client| client) as fn(Client) -> Client, b"*-1\r\n".as_slice()),
+        (
+            "BLPOP q 1",
+            (|client| client) as fn(Client) -> Client,
+            b"*-1\r\n".as_slice(),
+        ),
         ("BLPOP q 1", Client::hello3, b"_\r\n"),
         ("BZPOPMIN q 1", |client| client, b"*-1\r\n"),
         ("XREAD BLOCK 1000 STREAMS x 0", |client| client, b"*-1\r\n"),
@@ -410,7 +445,9 @@ fn a_blocked_client_survives_the_outage() {
     waiter.send(&["BLPOP", "q", "0"]);
     let mut direct = redis.client();
     support::wait_until(DEADLINE, "a blocked client", || {
-        String::from_utf8(direct.call(&["INFO", "clients"])).unwrap().contains("blocked_clients:1\r\n")
+        String::from_utf8(direct.call(&["INFO", "clients"]))
+            .unwrap()
+            .contains("blocked_clients:1\r\n")
     });
     redis.kill();
     proxy.wait_for_mode("down", DEADLINE);
@@ -476,11 +513,19 @@ fn subscribers_stay_connected_and_are_subscribed_again() {
     let mut redis = RedisServer::start(Durability::AppendOnly);
     let proxy = Tideover::healthy(&redis);
     let mut before = proxy.client();
-    check(&mut before, "SUBSCRIBE channel", b"*3\r\n$9\r\nsubscribe\r\n$7\r\nchannel\r\n:1\r\n");
+    check(
+        &mut before,
+        "SUBSCRIBE channel",
+        b"*3\r\n$9\r\nsubscribe\r\n$7\r\nchannel\r\n:1\r\n",
+    );
     redis.kill();
     proxy.wait_for_mode("down", DEADLINE);
     let mut during = proxy.client().hello3();
-    check(&mut during, "SUBSCRIBE channel", b">3\r\n$9\r\nsubscribe\r\n$7\r\nchannel\r\n:1\r\n");
+    check(
+        &mut during,
+        "SUBSCRIBE channel",
+        b">3\r\n$9\r\nsubscribe\r\n$7\r\nchannel\r\n:1\r\n",
+    );
     check(&mut proxy.client(), "PUBLISH channel lost", b":0\r\n");
     redis.restart();
     proxy.wait_for_recovery();
@@ -489,8 +534,14 @@ fn subscribers_stay_connected_and_are_subscribed_again() {
         direct.call(&["PUBSUB", "NUMSUB", "channel"]).ends_with(b":2\r\n")
     });
     check(&mut direct, "PUBLISH channel hello", b":2\r\n");
-    assert_eq!(before.reply(), b"*3\r\n$7\r\nmessage\r\n$7\r\nchannel\r\n$5\r\nhello\r\n");
-    assert_eq!(during.reply(), b">3\r\n$7\r\nmessage\r\n$7\r\nchannel\r\n$5\r\nhello\r\n");
+    assert_eq!(
+        before.reply(),
+        b"*3\r\n$7\r\nmessage\r\n$7\r\nchannel\r\n$5\r\nhello\r\n"
+    );
+    assert_eq!(
+        during.reply(),
+        b">3\r\n$7\r\nmessage\r\n$7\r\nchannel\r\n$5\r\nhello\r\n"
+    );
 }
 
 #[test]
@@ -499,23 +550,35 @@ fn a_client_can_connect_during_the_outage() {
     for proto in ["2", "3"] {
         let mut client = proxy.client();
         let greeting = String::from_utf8(client.call(&["HELLO", proto, "SETNAME", "late"])).unwrap();
-        assert!(greeting.contains("7.0.") && greeting.contains("standalone"), "{greeting}");
+        assert!(
+            greeting.contains("7.0.") && greeting.contains("standalone"),
+            "{greeting}"
+        );
         check(&mut client, "CLIENT SETINFO LIB-NAME some", b"+OK\r\n");
         check(&mut client, "CLIENT GETNAME", &bulk("late"));
         check(&mut client, "SELECT 2", b"+OK\r\n");
         check(&mut client, "PING", b"+PONG\r\n");
         let info = String::from_utf8(client.call(&["INFO"])).unwrap();
-        assert!(info.contains("redis_version:7.") && info.contains("role:master") && info.contains("loading:0"), "{info}");
+        assert!(
+            info.contains("redis_version:7.") && info.contains("role:master") && info.contains("loading:0"),
+            "{info}"
+        );
         assert!(client.call(&["CLIENT", "ID"]).starts_with(b":"));
         assert!(client.call(&["COMMAND", "COUNT"]).starts_with(b":"));
-        assert!(error_text(&client.call(&["AUTH", "never-seen"])).is_some(), "no credentials pass unchecked");
+        assert!(
+            error_text(&client.call(&["AUTH", "never-seen"])).is_some(),
+            "no credentials pass unchecked"
+        );
         assert!(error_text(&client.call(&["SELECT", "99"])).is_some());
     }
 }
 
 #[test]
 fn credentials_that_redis_accepted_before_are_accepted_while_down() {
-    let mut redis = RedisServer::start_with(Durability::AppendOnly, &["--user", "worker", "on", ">secret", "~*", "+@all"]);
+    let mut redis = RedisServer::start_with(
+        Durability::AppendOnly,
+        &["--user", "worker", "on", ">secret", "~*", "+@all"],
+    );
     let proxy = Tideover::healthy(&redis);
     check(&mut proxy.client(), "AUTH worker secret", b"+OK\r\n");
     redis.kill();
@@ -532,13 +595,21 @@ fn credentials_that_redis_accepted_before_are_accepted_while_down() {
 
 #[test]
 fn a_rule_queues_what_the_table_refuses() {
-    let rule = "[[upstream.rule]]\ncommands = [\"INCR\"]\nkeys = [\"stats:*\"]\nwhen_down = \"queue\"\nreply = \":1\"\n";
-    let (mut redis, proxy) = down_with(&Settings { more: rule.to_owned(), ..Settings::default() });
+    let rule =
+        "[[upstream.rule]]\ncommands = [\"INCR\"]\nkeys = [\"stats:*\"]\nwhen_down = \"queue\"\nreply = \":1\"\n";
+    let (mut redis, proxy) = down_with(&Settings {
+        more: rule.to_owned(),
+        ..Settings::default()
+    });
     let mut client = proxy.client();
     for _ in 0..5 {
         check(&mut client, "INCR stats:hits", b":1\r\n");
     }
-    assert!(error_text(&client.call(&["INCR", "other"])).unwrap().starts_with("UNAVAILABLE "));
+    assert!(
+        error_text(&client.call(&["INCR", "other"]))
+            .unwrap()
+            .starts_with("UNAVAILABLE ")
+    );
     redis.restart();
     proxy.wait_for_recovery();
     check(&mut redis.client(), "GET stats:hits", &bulk("5"));

@@ -1,6 +1,10 @@
 //! Redis comes back: as itself, loading, demoted, empty, full, or with other ideas about a key.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation here is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation here is a failed test"
+)]
 
 mod support;
 
@@ -21,12 +25,20 @@ fn down(durability: Durability) -> (RedisServer, Tideover) {
 fn check(client: &mut Client, line: &str, expected: &[u8]) {
     let args: Vec<&str> = line.split_whitespace().collect();
     let reply = client.call(&args);
-    assert!(reply == expected, "{line}\n  expected {}\n  answered {}", shown(expected), shown(&reply));
+    assert!(
+        reply == expected,
+        "{line}\n  expected {}\n  answered {}",
+        shown(expected),
+        shown(&reply)
+    );
 }
 
 #[track_caller]
 fn push(client: &mut Client, range: std::ops::Range<usize>) {
-    let pipeline: Vec<u8> = range.clone().flat_map(|number| command(&["RPUSH", "l", &number.to_string()])).collect();
+    let pipeline: Vec<u8> = range
+        .clone()
+        .flat_map(|number| command(&["RPUSH", "l", &number.to_string()]))
+        .collect();
     client.send_raw(&pipeline);
     for number in range {
         let reply = client.reply();
@@ -51,9 +63,16 @@ fn a_loading_redis_is_down_and_its_error_reaches_nobody() {
     proxy.wait_for_mode("down", DEADLINE);
     check(&mut client, "SET before 1", b"+OK\r\n");
     // A millisecond for each key: two seconds of LOADING.
-    redis.add_options(&["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"]);
+    redis.add_options(&[
+        "--key-load-delay",
+        "1000",
+        "--loading-process-events-interval-bytes",
+        "1024",
+    ]);
     redis.launch();
-    support::wait_until(DEADLINE, "LOADING", || ping(&redis).is_some_and(|reply| reply.starts_with(b"-LOADING")));
+    support::wait_until(DEADLINE, "LOADING", || {
+        ping(&redis).is_some_and(|reply| reply.starts_with(b"-LOADING"))
+    });
     let mut answered = 0;
     while ping(&redis).is_some_and(|reply| reply.starts_with(b"-LOADING")) {
         check(&mut client, "GET key:1", b"$-1\r\n");
@@ -81,7 +100,11 @@ fn a_master_that_became_a_replica_is_down_and_its_error_reaches_nobody() {
     let proxy = Tideover::healthy(&redis);
     let mut client = proxy.client();
     check(&mut client, "SET k 0", b"+OK\r\n");
-    check(&mut redis.client(), &format!("REPLICAOF 127.0.0.1 {}", other.port()), b"+OK\r\n");
+    check(
+        &mut redis.client(),
+        &format!("REPLICAOF 127.0.0.1 {}", other.port()),
+        b"+OK\r\n",
+    );
     for number in 0..50 {
         let reply = client.call(&["RPUSH", "l", &number.to_string()]);
         assert_eq!(error_text(&reply), None);
@@ -97,7 +120,10 @@ fn a_master_that_became_a_replica_is_down_and_its_error_reaches_nobody() {
 #[test]
 fn an_upstream_that_always_was_a_replica_is_healthy_as_one() {
     let master = RedisServer::start(Durability::Memory);
-    let replica = RedisServer::start_with(Durability::Memory, &["--replicaof", "127.0.0.1", &master.port().to_string()]);
+    let replica = RedisServer::start_with(
+        Durability::Memory,
+        &["--replicaof", "127.0.0.1", &master.port().to_string()],
+    );
     let proxy = Tideover::healthy(&replica);
     let text = error_text(&proxy.client().call(&["SET", "k", "v"])).expect("a replica refuses writes");
     assert!(text.starts_with("READONLY "), "{text}");
@@ -128,7 +154,11 @@ fn records_that_can_never_be_applied_become_dead_letters_and_replay_goes_on() {
     redis.restart();
     proxy.wait_for_recovery();
     assert_eq!(proxy.dead_letters(), 1);
-    check(&mut client, "MGET first text last", &[b"*3\r\n".to_vec(), bulk("1"), bulk("v"), bulk("1")].concat());
+    check(
+        &mut client,
+        "MGET first text last",
+        &[b"*3\r\n".to_vec(), bulk("1"), bulk("v"), bulk("1")].concat(),
+    );
     let listed = proxy.run_cli(&["dead-letters", "list"]);
     let text = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert!(listed.status.success() && text.contains("WRONGTYPE"), "{text}");
@@ -179,7 +209,12 @@ fn a_relative_expiry_runs_from_when_it_was_accepted() {
     let (mut redis, proxy) = down(Durability::AppendOnly);
     let mut client = proxy.client();
     let before = Instant::now();
-    for line in ["SET a v EX 100", "SET b v PX 100000", "SETEX c 100 v", "PSETEX d 100000 v"] {
+    for line in [
+        "SET a v EX 100",
+        "SET b v PX 100000",
+        "SETEX c 100 v",
+        "PSETEX d 100000 v",
+    ] {
         check(&mut client, line, b"+OK\r\n");
     }
     check(&mut client, "SET e v", b"+OK\r\n");
@@ -197,7 +232,10 @@ fn a_relative_expiry_runs_from_when_it_was_accepted() {
         let left = integer(&direct.call(&["PTTL", key]));
         // The clocks are the same machine's: a few milliseconds for the measurement of their difference.
         let latest = earliest + i64::try_from(accepted.as_millis()).unwrap() + 50;
-        assert!((earliest - 50..=latest + 50).contains(&left), "{key}: {left} ms left, expected {earliest} to {latest}");
+        assert!(
+            (earliest - 50..=latest + 50).contains(&left),
+            "{key}: {left} ms left, expected {earliest} to {latest}"
+        );
     }
     check(&mut direct, "EXISTS gone", b":0\r\n");
 }
@@ -274,7 +312,10 @@ fn stream_entries_keep_their_order_and_values() {
         let (ms, seq) = reply.lines().nth(1).unwrap().split_once('-').unwrap();
         ids.push((ms.parse().unwrap(), seq.parse().unwrap()));
     }
-    assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "provisional IDs grow: {ids:?}");
+    assert!(
+        ids.windows(2).all(|pair| pair[0] < pair[1]),
+        "provisional IDs grow: {ids:?}"
+    );
     redis.restart();
     proxy.wait_for_recovery();
     let strings = array(&redis.client().call(&["XRANGE", "x", "-", "+"]));

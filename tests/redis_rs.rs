@@ -1,6 +1,10 @@
 //! redis-rs, unmodified: while Redis is up, through an outage, and connecting during one.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation here is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation here is a failed test"
+)]
 
 mod support;
 
@@ -12,7 +16,10 @@ use support::{DEADLINE, Durability, RedisServer, Tideover};
 fn connect(proxy: &Tideover, protocol: ProtocolVersion) -> Connection {
     let info: redis::ConnectionInfo = format!("redis://{}/2", proxy.address()).parse().unwrap();
     let settings: RedisConnectionInfo = info.redis_settings().clone().set_protocol(protocol);
-    redis::Client::open(info.set_redis_settings(settings)).unwrap().get_connection().unwrap()
+    redis::Client::open(info.set_redis_settings(settings))
+        .unwrap()
+        .get_connection()
+        .unwrap()
 }
 
 fn use_everything(connection: &mut Connection) -> RedisResult<()> {
@@ -26,7 +33,12 @@ fn use_everything(connection: &mut Connection) -> RedisResult<()> {
     assert_eq!(connection.incr::<_, _, i64>("n", 5)?, 5);
     let (first, second): (i64, String) = redis::pipe().atomic().incr("n", 1).get("k").query(connection)?;
     assert_eq!((first, second.as_str()), (6, "v"));
-    let sum: i64 = redis::cmd("EVAL").arg("return ARGV[1] + ARGV[2]").arg(0).arg(2).arg(3).query(connection)?;
+    let sum: i64 = redis::cmd("EVAL")
+        .arg("return ARGV[1] + ARGV[2]")
+        .arg(0)
+        .arg(2)
+        .arg(3)
+        .query(connection)?;
     assert_eq!(sum, 5);
     let _id: String = connection.xadd("x", "*", &[("f", "v")])?;
     assert_eq!(connection.xrange_all::<_, StreamRangeReply>("x")?.ids.len(), 1);
@@ -57,7 +69,10 @@ fn it_works_through_an_outage_and_connects_during_one() {
             assert_eq!(connection.hgetall::<_, Vec<(String, i64)>>("h").unwrap(), []);
             let () = connection.rpush("l", "queued").unwrap();
             let error = connection.incr::<_, _, i64>("n", 1).unwrap_err();
-            assert!(!error.is_connection_dropped() && error.kind() != ErrorKind::Io, "{error}");
+            assert!(
+                !error.is_connection_dropped() && error.kind() != ErrorKind::Io,
+                "{error}"
+            );
             assert_eq!(error.code(), Some("UNAVAILABLE"), "{error}");
         }
         let () = during.set("k", "during").unwrap();

@@ -3,7 +3,11 @@
 //! Every conversation is held twice, with a Redis directly and through tideover with another one of the same age, and the bytes
 //! are compared. `Pair` keeps the two.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation here is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation here is a failed test"
+)]
 
 mod support;
 
@@ -23,7 +27,11 @@ impl Pair {
         let direct = RedisServer::start(Durability::Memory);
         let behind = RedisServer::start(Durability::Memory);
         let proxy = Tideover::healthy(&behind);
-        Self { direct, _behind: behind, proxy }
+        Self {
+            direct,
+            _behind: behind,
+            proxy,
+        }
     }
 
     /// Holds the same conversation with both and compares what came back.
@@ -48,7 +56,12 @@ impl Pair {
 
 #[track_caller]
 fn assert_same(what: &str, expected: &[u8], got: &[u8]) {
-    assert!(expected == got, "{what}\n  redis answers {}\n  tideover answers {}", shown(expected), shown(got));
+    assert!(
+        expected == got,
+        "{what}\n  redis answers {}\n  tideover answers {}",
+        shown(expected),
+        shown(got)
+    );
 }
 
 /// Replies of every type, and errors; nothing that depends on time, chance or identity.
@@ -171,12 +184,22 @@ fn replies_are_the_same_in_resp3() {
 #[test]
 fn hello_greets_as_redis_does_but_for_the_id() {
     let pair = Pair::start();
-    for hello in [["HELLO", "2"].as_slice(), &["HELLO", "3"], &["HELLO"], &["HELLO", "3", "SETNAME", "me"]] {
+    for hello in [
+        ["HELLO", "2"].as_slice(),
+        &["HELLO", "3"],
+        &["HELLO"],
+        &["HELLO", "3", "SETNAME", "me"],
+    ] {
         let words = |reply: Vec<u8>| {
             let text = String::from_utf8(reply).unwrap();
             let lines: Vec<String> = text.lines().map(str::to_owned).collect();
             let id = lines.iter().position(|line| line == "id").unwrap();
-            lines.into_iter().enumerate().filter(|(at, _)| *at != id + 1).map(|(_, line)| line).collect::<Vec<_>>()
+            lines
+                .into_iter()
+                .enumerate()
+                .filter(|(at, _)| *at != id + 1)
+                .map(|(_, line)| line)
+                .collect::<Vec<_>>()
         };
         let expected = words(pair.direct.client().call(hello));
         assert_eq!(words(pair.proxy.client().call(hello)), expected, "{hello:?}");
@@ -188,8 +211,11 @@ fn a_pipeline_is_answered_in_order_with_the_same_bytes() {
     let pair = Pair::start();
     pair.check("the script in one write", |connect| {
         let mut client = connect();
-        let lines: Vec<Vec<&str>> =
-            SCRIPT.lines().map(|line| line.split_whitespace().collect()).filter(|args: &Vec<_>| !args.is_empty()).collect();
+        let lines: Vec<Vec<&str>> = SCRIPT
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .filter(|args: &Vec<_>| !args.is_empty())
+            .collect();
         client.send_raw(&lines.iter().flat_map(|args| command(args)).collect::<Vec<u8>>());
         lines.iter().flat_map(|_| client.reply()).collect()
     });
@@ -258,13 +284,27 @@ fn malformed_input_gets_the_bytes_and_the_closing_that_redis_gives() {
         ("unbalanced quotes", b"GET \"unbalanced\r\n".to_vec()),
         ("quotes in the middle", b"GET \"a\"b\r\n".to_vec()),
         ("HTTP", b"POST / HTTP/1.1\r\nHost: example.org\r\n\r\n".to_vec()),
-        ("HTTP's header alone", b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n".to_vec()),
+        (
+            "HTTP's header alone",
+            b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n".to_vec(),
+        ),
         ("an endless line", vec![b'a'; 70_000]),
         ("an endless count", [b"*".as_slice(), &vec![b'1'; 70_000]].concat()),
-        ("a good command first", [command(&["PING"]), b"*1\r\n$-5\r\n".to_vec()].concat()),
+        (
+            "a good command first",
+            [command(&["PING"]), b"*1\r\n$-5\r\n".to_vec()].concat(),
+        ),
         ("half a command", b"*2\r\n$3\r\nGET\r\n$10\r\nabc".to_vec()),
         ("binary noise", (0..=255_u8).cycle().take(1000).collect()),
-        ("in the middle of MULTI", [command(&["MULTI"]), command(&["SET", "m", "1"]), b"*1\r\n!\r\n".to_vec()].concat()),
+        (
+            "in the middle of MULTI",
+            [
+                command(&["MULTI"]),
+                command(&["SET", "m", "1"]),
+                b"*1\r\n!\r\n".to_vec(),
+            ]
+            .concat(),
+        ),
     ];
     for (what, input) in cases {
         pair.check(what, |connect| all_of(&connect, &input));
@@ -275,7 +315,12 @@ fn malformed_input_gets_the_bytes_and_the_closing_that_redis_gives() {
 #[test]
 fn redis_closes_after_a_protocol_error_and_so_do_we() {
     let pair = Pair::start();
-    for input in ["*1\r\n$-5\r\n", "POST / HTTP/1.1\r\n", "QUIT\r\n", "PING\r\nQUIT\r\nPING\r\n"] {
+    for input in [
+        "*1\r\n$-5\r\n",
+        "POST / HTTP/1.1\r\n",
+        "QUIT\r\n",
+        "PING\r\nQUIT\r\nPING\r\n",
+    ] {
         pair.check(input, |connect| {
             let mut client = connect();
             client.send_raw(input.as_bytes());
@@ -338,7 +383,14 @@ fn a_watched_key_that_changes_aborts_the_transaction() {
     });
     pair.check("WATCH, unchanged", |connect| {
         let mut watcher = connect();
-        let calls = [["WATCH", "w"].as_slice(), &["GET", "w"], &["MULTI"], &["SET", "w", "ours"], &["EXEC"], &["GET", "w"]];
+        let calls = [
+            ["WATCH", "w"].as_slice(),
+            &["GET", "w"],
+            &["MULTI"],
+            &["SET", "w", "ours"],
+            &["EXEC"],
+            &["GET", "w"],
+        ];
         calls.into_iter().flat_map(|args| watcher.call(args)).collect()
     });
 }
@@ -348,7 +400,9 @@ fn a_blocked_pop_is_woken_by_another_client() {
     let pair = Pair::start();
     let blocked = |client: &mut Client| {
         let line = |client: &mut Client| String::from_utf8(client.call(&["INFO", "clients"])).unwrap();
-        support::wait_until(support::DEADLINE, "a blocked client", || line(client).contains("blocked_clients:1\r\n"));
+        support::wait_until(support::DEADLINE, "a blocked client", || {
+            line(client).contains("blocked_clients:1\r\n")
+        });
     };
     for connect in [|client: Client| client, Client::hello3] {
         pair.check("BLPOP and a command behind it", |dial| {
@@ -369,7 +423,9 @@ fn a_blocked_pop_is_woken_by_another_client() {
             waiter.reply()
         });
     }
-    pair.check("a timeout of its own", |dial| dial().call(&["BLPOP", "nothing", "0.05"]));
+    pair.check("a timeout of its own", |dial| {
+        dial().call(&["BLPOP", "nothing", "0.05"])
+    });
 }
 
 #[test]
@@ -420,7 +476,9 @@ fn monitor_shows_what_others_do() {
     assert_eq!(monitor.call(&["MONITOR"]), b"+OK\r\n");
     other.call(&["SET", "monitored", "1"]);
     support::wait_until(support::DEADLINE, "MONITOR's line", || {
-        String::from_utf8(monitor.reply()).unwrap().contains("\"SET\" \"monitored\" \"1\"")
+        String::from_utf8(monitor.reply())
+            .unwrap()
+            .contains("\"SET\" \"monitored\" \"1\"")
     });
 }
 
@@ -429,11 +487,20 @@ fn client_reply_off_and_skip_are_honoured() {
     let pair = Pair::start();
     pair.check("CLIENT REPLY", |dial| {
         let mut client = dial();
-        for args in [["CLIENT", "REPLY", "SKIP"].as_slice(), &["SET", "r", "1"], &["ECHO", "seen"]] {
+        for args in [
+            ["CLIENT", "REPLY", "SKIP"].as_slice(),
+            &["SET", "r", "1"],
+            &["ECHO", "seen"],
+        ] {
             client.send(args);
         }
-        for args in [["CLIENT", "REPLY", "OFF"].as_slice(), &["SET", "r", "2"], &["PING"], &["CLIENT", "REPLY", "ON"], &["GET", "r"]]
-        {
+        for args in [
+            ["CLIENT", "REPLY", "OFF"].as_slice(),
+            &["SET", "r", "2"],
+            &["PING"],
+            &["CLIENT", "REPLY", "ON"],
+            &["GET", "r"],
+        ] {
             client.send(args);
         }
         (0..3).flat_map(|_| client.reply()).collect()
@@ -498,7 +565,10 @@ fn big_values_pass_unchanged() {
             let mut replies = client.reply();
             replies.extend(client.reply());
             replies.extend(client.reply());
-            assert!(replies.ends_with(&[bulk(&value), b"+PONG\r\n".to_vec()].concat()), "the value came back changed");
+            assert!(
+                replies.ends_with(&[bulk(&value), b"+PONG\r\n".to_vec()].concat()),
+                "the value came back changed"
+            );
             replies
         });
         assert_eq!(neighbour.call(&["PING"]), b"+PONG\r\n");
@@ -537,8 +607,18 @@ fn a_client_that_vanishes_in_the_middle_of_something_leaves_no_trace() {
         ("MULTI", [command(&["MULTI"]), command(&["SET", "trace", "1"])].concat()),
         ("SELECT", [command(&["SELECT", "5"]), command(&["MULTI"])].concat()),
         ("WATCH", command(&["WATCH", "trace"])),
-        ("half a command", b"*3\r\n$3\r\nSET\r\n$5\r\ntrace\r\n$10\r\n12".to_vec()),
-        ("half a big command", [b"*3\r\n$3\r\nSET\r\n$5\r\ntrace\r\n$1000000\r\n".as_slice(), &[b'x'; 200_000]].concat()),
+        (
+            "half a command",
+            b"*3\r\n$3\r\nSET\r\n$5\r\ntrace\r\n$10\r\n12".to_vec(),
+        ),
+        (
+            "half a big command",
+            [
+                b"*3\r\n$3\r\nSET\r\n$5\r\ntrace\r\n$1000000\r\n".as_slice(),
+                &[b'x'; 200_000],
+            ]
+            .concat(),
+        ),
         ("BLPOP", command(&["BLPOP", "queue", "0"])),
         ("SUBSCRIBE", command(&["SUBSCRIBE", "trace"])),
     ];
@@ -550,10 +630,22 @@ fn a_client_that_vanishes_in_the_middle_of_something_leaves_no_trace() {
         }
         assert_eq!(other.call(&["GET", "trace"]), b"$-1\r\n", "after {what}");
     }
-    let leftover = |other: &mut Client, line: &str| String::from_utf8(other.call(&["INFO", "clients"])).unwrap().contains(line);
-    support::wait_until(support::DEADLINE, "no blocked client left", || leftover(&mut other, "blocked_clients:0\r\n"));
-    support::wait_until(support::DEADLINE, "no subscriber left", || integer(&other.call(&["PUBLISH", "trace", "x"])) == 0);
-    assert_eq!(integer(&other.call(&["RPUSH", "queue", "job"])), 1, "nobody steals the job");
+    let leftover = |other: &mut Client, line: &str| {
+        String::from_utf8(other.call(&["INFO", "clients"]))
+            .unwrap()
+            .contains(line)
+    };
+    support::wait_until(support::DEADLINE, "no blocked client left", || {
+        leftover(&mut other, "blocked_clients:0\r\n")
+    });
+    support::wait_until(support::DEADLINE, "no subscriber left", || {
+        integer(&other.call(&["PUBLISH", "trace", "x"])) == 0
+    });
+    assert_eq!(
+        integer(&other.call(&["RPUSH", "queue", "job"])),
+        1,
+        "nobody steals the job"
+    );
     assert_eq!(array(&other.call(&["LRANGE", "queue", "0", "-1"])), ["job"]);
 }
 
@@ -569,9 +661,15 @@ fn ten_thousand_pipelined_commands_keep_their_order() {
         let (request, reply) = match number % 100 {
             // Kinds that may take another way than the shared connection.
             17 => (command(&["EVAL", "return ARGV[1]", "0", &text]), bulk(&text)),
-            42 => (command(&["BLPOP", &format!("empty{text}"), "0.001"]), b"*-1\r\n".to_vec()),
+            42 => (
+                command(&["BLPOP", &format!("empty{text}"), "0.001"]),
+                b"*-1\r\n".to_vec(),
+            ),
             58 => (command(&["SELECT", &(number % 7).to_string()]), b"+OK\r\n".to_vec()),
-            73 => (command(&["ECHO", &"y".repeat(70_000 + number)]), bulk("y".repeat(70_000 + number))),
+            73 => (
+                command(&["ECHO", &"y".repeat(70_000 + number)]),
+                bulk("y".repeat(70_000 + number)),
+            ),
             _ => (command(&["ECHO", &text]), bulk(&text)),
         };
         input.extend(request);
@@ -593,13 +691,23 @@ fn a_write_is_seen_by_the_read_behind_it_whatever_way_they_take() {
         let text = number.to_string();
         let big = text.repeat(30_000);
         let (write, read): (Vec<u8>, Vec<u8>) = match number % 3 {
-            0 => (command(&["SET", "own", &text]), command(&["EVAL", "return redis.call('GET', KEYS[1])", "1", "own"])),
-            1 => (command(&["EVAL", "return redis.call('SET', KEYS[1], ARGV[1])", "1", "own", &text]), command(&["GET", "own"])),
+            0 => (
+                command(&["SET", "own", &text]),
+                command(&["EVAL", "return redis.call('GET', KEYS[1])", "1", "own"]),
+            ),
+            1 => (
+                command(&["EVAL", "return redis.call('SET', KEYS[1], ARGV[1])", "1", "own", &text]),
+                command(&["GET", "own"]),
+            ),
             _ => (command(&["SET", "own", &big]), command(&["STRLEN", "own"])),
         };
         client.send_raw(&[write, read].concat());
         assert_eq!(client.reply(), b"+OK\r\n");
-        let expected = if number % 3 == 2 { format!(":{}\r\n", big.len()).into_bytes() } else { bulk(&text) };
+        let expected = if number % 3 == 2 {
+            format!(":{}\r\n", big.len()).into_bytes()
+        } else {
+            bulk(&text)
+        };
         assert_same("the read behind the write", &expected, &client.reply());
     }
 }
@@ -609,7 +717,16 @@ fn sessions_with_their_own_user_act_as_it() {
     let pair = Pair::start();
     pair.check("AUTH", |dial| {
         let (mut admin, mut user) = (dial(), dial());
-        let mut replies = admin.call(&["ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@read", "+acl|whoami"]);
+        let mut replies = admin.call(&[
+            "ACL",
+            "SETUSER",
+            "reader",
+            "on",
+            ">secret",
+            "~*",
+            "+@read",
+            "+acl|whoami",
+        ]);
         for args in [
             ["AUTH", "reader", "wrong"].as_slice(),
             &["AUTH", "reader", "secret"],

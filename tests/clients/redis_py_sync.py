@@ -38,7 +38,7 @@ def while_up(r):
         for number in range(1000):
             pipe.echo(str(number))
         check("pipeline", pipe.execute(), [str(number) for number in range(1000)])
-    check("transaction with WATCH", r.transaction(lambda pipe: pipe.set("w", 1), "w"), [True])
+    check("transaction with WATCH", r.transaction(lambda pipe: (pipe.multi(), pipe.set("w", 1)), "w"), [True])
     check("script", r.register_script("return ARGV[1] + 1")(args=[41]), 42)
     check("lock", r.lock("lock", timeout=5).acquire(blocking=False), True)
     check("lock held", r.lock("lock", timeout=5).acquire(blocking=False), False)

@@ -54,7 +54,8 @@ impl Client {
     /// One reply as raw bytes; a RESP3 attribute is returned together with the reply it belongs to.
     #[track_caller]
     pub fn reply(&mut self) -> Vec<u8> {
-        self.try_reply().unwrap_or_else(|error| panic!("reading a reply: {error}"))
+        self.try_reply()
+            .unwrap_or_else(|error| panic!("reading a reply: {error}"))
     }
 
     pub fn try_reply(&mut self) -> io::Result<Vec<u8>> {
@@ -125,7 +126,9 @@ pub fn error_text(reply: &[u8]) -> Option<String> {
 
 #[track_caller]
 pub fn integer(reply: &[u8]) -> i64 {
-    let text = reply.strip_prefix(b":").unwrap_or_else(|| panic!("not an integer: {}", shown(reply)));
+    let text = reply
+        .strip_prefix(b":")
+        .unwrap_or_else(|| panic!("not an integer: {}", shown(reply)));
     std::str::from_utf8(text).unwrap().trim_end().parse().unwrap()
 }
 
@@ -140,7 +143,9 @@ pub fn array(reply: &[u8]) -> Vec<String> {
         input.read_until(b'\n', &mut line).unwrap();
         if line[0] == b'$' {
             // A null bulk has the length -1 and no payload: it is left out.
-            let Ok(length) = String::from_utf8_lossy(&line[1..]).trim_end().parse::<usize>() else { continue };
+            let Ok(length) = String::from_utf8_lossy(&line[1..]).trim_end().parse::<usize>() else {
+                continue;
+            };
             strings.push(String::from_utf8_lossy(&input[..length]).into_owned());
             input = &input[length + 2..];
         }
@@ -155,12 +160,16 @@ fn read_frame(input: &mut impl BufRead, frame: &mut Vec<u8>) -> io::Result<()> {
         pending -= 1;
         let start = frame.len();
         if input.read_until(b'\n', frame)? == 0 || !frame.ends_with(b"\r\n") {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("closed after {}", shown(frame))));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("closed after {}", shown(frame)),
+            ));
         }
         let line = &frame[start..];
         let count = || {
             let text = std::str::from_utf8(&line[1..line.len() - 2]).map_err(invalid)?;
-            text.parse::<i64>().map_err(|error| invalid(format!("{error} in {}", shown(line))))
+            text.parse::<i64>()
+                .map_err(|error| invalid(format!("{error} in {}", shown(line))))
         };
         match line[0] {
             b'+' | b'-' | b':' | b',' | b'#' | b'(' | b'_' => {}

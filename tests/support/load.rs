@@ -76,23 +76,42 @@ impl Load {
             std::thread::spawn(move || write_until_told(connection, client, &stop, &acknowledged[client]))
         });
         let threads = threads.collect();
-        Self { stop, acknowledged, threads }
+        Self {
+            stop,
+            acknowledged,
+            threads,
+        }
     }
 
     /// Waits until every client has had `more` further commands answered without an error.
     #[track_caller]
     pub fn wait_for_more(&self, more: u64) {
-        let count = || self.acknowledged.iter().map(|count| count.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        let count = || {
+            self.acknowledged
+                .iter()
+                .map(|count| count.load(Ordering::Relaxed))
+                .collect::<Vec<_>>()
+        };
         let begin = count();
-        wait_until(DEADLINE, &format!("{more} more commands answered for each of the clients"), || {
-            assert!(!self.threads.iter().any(JoinHandle::is_finished), "a client's connection died");
-            count().iter().zip(&begin).all(|(now, begin)| now - begin >= more)
-        });
+        wait_until(
+            DEADLINE,
+            &format!("{more} more commands answered for each of the clients"),
+            || {
+                assert!(
+                    !self.threads.iter().any(JoinHandle::is_finished),
+                    "a client's connection died"
+                );
+                count().iter().zip(&begin).all(|(now, begin)| now - begin >= more)
+            },
+        );
     }
 
     pub fn finish(self) -> Vec<Attempt> {
         self.stop.store(true, Ordering::Relaxed);
-        self.threads.into_iter().flat_map(|thread| thread.join().expect("the client was never cut off")).collect()
+        self.threads
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("the client was never cut off"))
+            .collect()
     }
 }
 
@@ -102,7 +121,13 @@ fn write_until_told(mut connection: Client, client: usize, stop: &AtomicBool, co
         for kind in KINDS {
             let sent = Instant::now();
             let Ok(reply) = connection.try_call(&kind.request(client, number)) else {
-                attempts.push(Attempt { client, kind, number, sent, outcome: Outcome::Lost });
+                attempts.push(Attempt {
+                    client,
+                    kind,
+                    number,
+                    sent,
+                    outcome: Outcome::Lost,
+                });
                 return attempts;
             };
             let outcome = match error_text(&reply) {
@@ -117,7 +142,13 @@ fn write_until_told(mut connection: Client, client: usize, stop: &AtomicBool, co
                 let value = bulk(number.to_string());
                 assert!(reply == value || reply == b"$-1\r\n", "GET invented {}", shown(&reply));
             }
-            attempts.push(Attempt { client, kind, number, sent, outcome });
+            attempts.push(Attempt {
+                client,
+                kind,
+                number,
+                sent,
+                outcome,
+            });
         }
         if stop.load(Ordering::Relaxed) {
             break;
@@ -130,15 +161,25 @@ fn write_until_told(mut connection: Client, client: usize, stop: &AtomicBool, co
 /// No error at all for anything sent after `from`.
 #[track_caller]
 pub fn assert_no_error_after(attempts: &[Attempt], from: Instant) {
-    let failed: Vec<_> =
-        attempts.iter().filter(|attempt| attempt.sent >= from && attempt.outcome != Outcome::Acknowledged).collect();
-    assert!(failed.is_empty(), "{} errors after the allowed time, the first: {:?}", failed.len(), failed[0]);
+    let failed: Vec<_> = attempts
+        .iter()
+        .filter(|attempt| attempt.sent >= from && attempt.outcome != Outcome::Acknowledged)
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "{} errors after the allowed time, the first: {:?}",
+        failed.len(),
+        failed[0]
+    );
 }
 
 /// No client was ever cut off.
 #[track_caller]
 pub fn assert_none_lost(attempts: &[Attempt]) {
-    assert!(attempts.iter().all(|attempt| attempt.outcome != Outcome::Lost), "a client's connection died");
+    assert!(
+        attempts.iter().all(|attempt| attempt.outcome != Outcome::Lost),
+        "a client's connection died"
+    );
 }
 
 /// Each session may have no more uncertain writes than it had commands in flight, here one per outage.
@@ -159,7 +200,10 @@ pub fn assert_uncertain_at_most(attempts: &[Attempt], per_client_max: usize) {
 pub fn assert_applied(redis: &mut Client, attempts: &[Attempt]) {
     let mut by_client: BTreeMap<(usize, Kind), Vec<&Attempt>> = BTreeMap::new();
     for attempt in attempts {
-        by_client.entry((attempt.client, attempt.kind)).or_default().push(attempt);
+        by_client
+            .entry((attempt.client, attempt.kind))
+            .or_default()
+            .push(attempt);
     }
     for ((client, kind), attempts) in by_client {
         let found = match kind {
@@ -175,9 +219,17 @@ pub fn assert_applied(redis: &mut Client, attempts: &[Attempt]) {
 
 #[track_caller]
 fn assert_sequence(what: &str, found: &[String], attempts: &[&Attempt]) {
-    let found: Vec<u64> = found.iter().map(|value| value.parse().expect("only our values are there")).collect();
+    let found: Vec<u64> = found
+        .iter()
+        .map(|value| value.parse().expect("only our values are there"))
+        .collect();
     for pair in found.windows(2) {
-        assert!(pair[0] < pair[1], "{what}: {} stands before {}: twice or out of order", pair[0], pair[1]);
+        assert!(
+            pair[0] < pair[1],
+            "{what}: {} stands before {}: twice or out of order",
+            pair[0],
+            pair[1]
+        );
     }
     for attempt in attempts {
         let there = found.binary_search(&attempt.number).is_ok();
@@ -187,7 +239,10 @@ fn assert_sequence(what: &str, found: &[String], attempts: &[&Attempt]) {
             Outcome::Uncertain | Outcome::Lost => {}
         }
     }
-    assert!(found.last() <= attempts.last().map(|attempt| &attempt.number), "{what}: invented");
+    assert!(
+        found.last() <= attempts.last().map(|attempt| &attempt.number),
+        "{what}: invented"
+    );
 }
 
 /// The numbers whose key holds exactly its own value.
@@ -195,7 +250,9 @@ fn values_of_keys(redis: &mut Client, client: usize, attempts: &[&Attempt]) -> V
     const KEYS_PER_REQUEST: usize = 1000;
     let mut found = Vec::new();
     for attempts in attempts.chunks(KEYS_PER_REQUEST) {
-        let keys = attempts.iter().map(|attempt| format!("key:{client}:{}", attempt.number));
+        let keys = attempts
+            .iter()
+            .map(|attempt| format!("key:{client}:{}", attempt.number));
         let request: Vec<String> = std::iter::once("MGET".to_owned()).chain(keys).collect();
         found.extend(array(&redis.call(&request)));
     }

@@ -3,8 +3,17 @@
 //! Everything here waits for a condition with a deadline and panics with what it waited for; nothing sleeps and hopes.
 //! Every process is ended by its handle when the test ends, however it ends.
 
-#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test file uses its own part of this module")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation here is a failed test")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "each test file uses its own part of this module"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation here is a failed test"
+)]
 
 pub mod client;
 pub mod load;
@@ -43,6 +52,10 @@ pub fn wait_until(deadline: Duration, what: &str, mut condition: impl FnMut() ->
 pub fn shown(bytes: &[u8]) -> String {
     const SHOWN_MAX: usize = 600;
     let cut = &bytes[..bytes.len().min(SHOWN_MAX)];
-    let more = if bytes.len() > SHOWN_MAX { format!("… ({} bytes)", bytes.len()) } else { String::new() };
+    let more = if bytes.len() > SHOWN_MAX {
+        format!("… ({} bytes)", bytes.len())
+    } else {
+        String::new()
+    };
     format!("{}{more}", cut.escape_ascii())
 }

@@ -27,7 +27,9 @@ impl Port {
         for _ in 0..COUNT {
             let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
             let number = FIRST + u16::try_from((u32::from(start) + u32::from(step)) % u32::from(COUNT)).unwrap();
-            let Ok(lock) = File::create(dir.join(number.to_string())) else { continue };
+            let Ok(lock) = File::create(dir.join(number.to_string())) else {
+                continue;
+            };
             if lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", number)).is_ok() {
                 return Self { number, _lock: lock };
             }

@@ -45,7 +45,11 @@ impl Process {
             if let Some(status) = self.exited() {
                 return status;
             }
-            assert!(begin.elapsed() < deadline, "process {} still runs after {deadline:?}", self.id());
+            assert!(
+                begin.elapsed() < deadline,
+                "process {} still runs after {deadline:?}",
+                self.id()
+            );
             std::thread::sleep(super::POLL);
         }
     }

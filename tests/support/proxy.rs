@@ -203,7 +203,10 @@ start_delay_max = "20ms"
 
     /// A subcommand that talks to this proxy, run to its end.
     pub fn run_cli(&self, args: &[&str]) -> Output {
-        let output = Command::new(Self::binary()).args(args).env("TIDEOVER_ADMIN", self.admin_address()).output();
+        let output = Command::new(Self::binary())
+            .args(args)
+            .env("TIDEOVER_ADMIN", self.admin_address())
+            .output();
         output.expect("the binary starts")
     }
 
@@ -232,12 +235,17 @@ start_delay_max = "20ms"
     }
 
     pub fn get(&self, path: &str) -> (u16, String) {
-        self.http("GET", path, &[]).unwrap_or_else(|error| panic!("GET {path}: {error}"))
+        self.http("GET", path, &[])
+            .unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
     pub fn try_status(&self) -> Option<Value> {
         let (code, body) = self.http("GET", "/status", &[]).ok()?;
-        if code == 200 { serde_json::from_str(&body).ok() } else { None }
+        if code == 200 {
+            serde_json::from_str(&body).ok()
+        } else {
+            None
+        }
     }
 
     /// The only upstream's part of `/status`.
@@ -247,12 +255,16 @@ start_delay_max = "20ms"
     }
 
     pub fn mode(&self) -> String {
-        self.try_status().and_then(|status| status["upstreams"][0]["mode"].as_str().map(str::to_owned)).unwrap_or_default()
+        self.try_status()
+            .and_then(|status| status["upstreams"][0]["mode"].as_str().map(str::to_owned))
+            .unwrap_or_default()
     }
 
     /// Records of the backlog.
     pub fn backlog(&self) -> u64 {
-        self.status()["queue"]["records"].as_u64().expect("queue.records is a count")
+        self.status()["queue"]["records"]
+            .as_u64()
+            .expect("queue.records is a count")
     }
 
     pub fn dead_letters(&self) -> u64 {
@@ -291,7 +303,10 @@ impl Drop for Tideover {
             let text = self.log_text();
             let lines: Vec<&str> = text.lines().collect();
             let from = lines.len().saturating_sub(LINES_MAX);
-            eprintln!("--- tideover's log, last {LINES_MAX} lines ---\n{}\n---", lines[from..].join("\n"));
+            eprintln!(
+                "--- tideover's log, last {LINES_MAX} lines ---\n{}\n---",
+                lines[from..].join("\n")
+            );
         }
     }
 }

@@ -109,7 +109,14 @@ impl RedisServer {
         self.kill();
         let log = File::create(self.dir.path().join("redis.log")).unwrap();
         let child = Command::new("redis-server")
-            .args(["--port", &self.port.number().to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args([
+                "--port",
+                &self.port.number().to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+            ])
             .args(["--enable-debug-command", "yes", "--dir"])
             .arg(self.dir.path())
             .args(&self.options)
@@ -126,7 +133,9 @@ impl RedisServer {
             let log = std::fs::read_to_string(self.dir.path().join("redis.log")).unwrap_or_default();
             panic!("redis-server ended with {status}:\n{log}");
         }
-        let Ok(mut client) = Client::try_connect(&self.address(), Duration::from_secs(1)) else { return false };
+        let Ok(mut client) = Client::try_connect(&self.address(), Duration::from_secs(1)) else {
+            return false;
+        };
         client.send(&["PING"]);
         client.try_reply().is_ok_and(|reply| reply == b"+PONG\r\n")
     }
