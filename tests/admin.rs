@@ -128,7 +128,7 @@ const SAMPLES: [&str; 8] = [
 type Family = (&'static str, &'static [&'static str]);
 
 const FAMILIES: [Family; 14] = [
-    ("tideover_breaker_transitions_total", ["from=", "to=", "reason="]),
+    ("tideover_breaker_transitions_total", &["from=", "to=", "reason="]),
     ("tideover_commands_total", &["route=\"forwarded\""]),
     ("tideover_commands_total", &["route=\"neutral\""]),
     ("tideover_commands_total", &["route=\"queued\""]),

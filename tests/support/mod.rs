@@ -17,6 +17,7 @@
 
 pub mod client;
 pub mod load;
+pub mod pair;
 pub mod port;
 pub mod process;
 pub mod proxy;
