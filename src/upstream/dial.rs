@@ -3,7 +3,8 @@
 //! AUTH goes alone: a failing AUTH with replies pending before it gets no reply (redis/redis#15640).
 
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redis_protocol::resp3::decode::complete::decode as decode_resp3;
 use redis_protocol::resp3::types::{OwnedFrame, Resp3Frame};
@@ -13,7 +14,7 @@ use tokio::time::timeout;
 use super::connections::Connection;
 use super::io::{Reader, Writer, split_tcp, split_unix};
 use super::settings::{Address, Credentials};
-use crate::resp::reply::{Found, Scanner};
+use crate::resp::reply::{Found, Kind, Scanner};
 use crate::resp::{Protocol, write};
 
 /// What the replies of a handshake may take together.
@@ -289,6 +290,49 @@ impl Conversation {
         }
     }
 
+    /// The next `count` replies as they came, one behind the other; push frames are passed over.
+    ///
+    /// # Errors
+    /// As [`Self::next_reply`], and [`DialError::Silence`] when nothing arrives for so long.
+    pub async fn next_replies(&mut self, count: usize, bytes_max: usize, silence: Duration) -> Result<Vec<u8>, DialError> {
+        let mut scanner = Scanner::default();
+        let mut buffer = vec![0; 32 << 10];
+        let (mut scanned, mut start, mut left) = (0, 0, count);
+        loop {
+            while left > 0 {
+                match scanner.scan(self.input.get(scanned..).unwrap_or_default()) {
+                    Ok(Found::End { bytes, kind: Kind::Push }) => {
+                        self.input.drain(start..scanned + bytes);
+                        scanned = start;
+                    }
+                    Ok(Found::End { bytes, kind: Kind::Value | Kind::Error }) => {
+                        scanned += bytes;
+                        start = scanned;
+                        left -= 1;
+                    }
+                    Ok(Found::Part { bytes, .. }) => {
+                        scanned += bytes;
+                        break;
+                    }
+                    Err(_) => return Err(DialError::NotAccepted("the answer is not RESP".into())),
+                }
+            }
+            if left == 0 {
+                let rest = self.input.split_off(scanned);
+                return Ok(std::mem::replace(&mut self.input, rest));
+            }
+            if self.input.len() > bytes_max {
+                return Err(DialError::NotAccepted(format!("answers of more than {bytes_max} bytes")));
+            }
+            let read = std::future::poll_fn(|cx| self.reader.poll_read(cx, &mut buffer));
+            match timeout(silence, read).await.map_err(|_| DialError::Silence(silence))? {
+                Ok(0) => return Err(DialError::Handshake(io::ErrorKind::UnexpectedEof.into())),
+                Ok(read) => self.input.extend_from_slice(buffer.get(..read).unwrap_or_default()),
+                Err(error) => return Err(DialError::Handshake(error)),
+            }
+        }
+    }
+
     /// Ends the connection with a reset.
     pub fn reset(self) {
         self.writer.reset_on_close();
@@ -367,6 +411,13 @@ fn time_ms(reply: &[u8]) -> Option<i64> {
     let seconds: i64 = seconds.as_str()?.parse().ok()?;
     let microseconds: i64 = microseconds.as_str()?.parse().ok()?;
     Some(seconds * 1000 + microseconds / 1000)
+}
+
+/// Our monotonic clock in milliseconds since the first call in this process: what records are stamped with.
+#[must_use]
+pub fn mono_ms() -> u64 {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    u64::try_from(ORIGIN.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Our wall clock in milliseconds since 1970.
