@@ -62,7 +62,10 @@ pub(super) struct Terms<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// Its commands stand at these places.
-    Sent { first: usize, commands: usize },
+    Sent {
+        first: usize,
+        commands: usize,
+    },
     /// Done before, or a dead letter.
     Passed,
     TooOld,
@@ -83,13 +86,6 @@ pub(super) struct Batch {
 impl Batch {
     pub(super) fn last_seq(&self) -> Option<u64> {
         self.records.last().map(|(record, _)| record.seq)
-    }
-
-    /// Puts the records back where they came from.
-    pub(super) fn undo(self, records: &mut VecDeque<Record>) {
-        for (record, _) in self.records.into_iter().rev() {
-            records.push_front(record);
-        }
     }
 
     /// The record that the command at `place` belongs to.
@@ -251,7 +247,11 @@ fn exec(frame: &[u8], elements: usize) -> Option<Exec> {
     }
     let header_end = frame.iter().position(|byte| *byte == b'\n')? + 1;
     let (header, rest) = frame.split_at(header_end);
-    let count: usize = std::str::from_utf8(header.strip_prefix(b"*")?).ok()?.trim_end().parse().ok()?;
+    let count: usize = std::str::from_utf8(header.strip_prefix(b"*")?)
+        .ok()?
+        .trim_end()
+        .parse()
+        .ok()?;
     if count != elements {
         return None;
     }

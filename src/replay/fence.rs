@@ -95,7 +95,11 @@ pub(super) async fn fence(
         }
     }
     let left = shared.connections.older_than(generation);
-    let fence = if left.is_empty() { Fence::Proven } else { Fence::Unproven };
+    let fence = if left.is_empty() {
+        Fence::Proven
+    } else {
+        Fence::Unproven
+    };
     controls.update(|status| status.fence = fence);
     match fence {
         Fence::Proven => Ok(()),

@@ -243,7 +243,12 @@ mod tests {
 
     #[test]
     fn a_marker_ahead_of_the_local_confirmation_is_the_truth() {
-        for continuity in [Continuity::Same, Continuity::Survived, Continuity::Lost, Continuity::Broken] {
+        for continuity in [
+            Continuity::Same,
+            Continuity::Survived,
+            Continuity::Lost,
+            Continuity::Broken,
+        ] {
             check(LOCAL, there(Marker::At(100), continuity), done(100));
             check(LOCAL, there(Marker::At(150), continuity), done(150));
             check(LOCAL, there(Marker::At(200), continuity), done(200));
@@ -288,7 +293,11 @@ mod tests {
             acked_age_ms: RETENTION_MS + 1,
             ..LOCAL
         };
-        check(old_but_same_catch_up, there(Marker::At(50), Continuity::Lost), back(50, 0));
+        check(
+            old_but_same_catch_up,
+            there(Marker::At(50), Continuity::Lost),
+            back(50, 0),
+        );
     }
 
     #[test]
@@ -316,13 +325,25 @@ mod tests {
 
     #[test]
     fn a_foreign_marker_stops() {
-        check(LOCAL, there(Marker::Garbage, Continuity::Same), Decision::Foreign(Foreign::Garbage));
-        check(LOCAL, there(Marker::At(201), Continuity::Same), Decision::Foreign(Foreign::Ahead));
+        check(
+            LOCAL,
+            there(Marker::Garbage, Continuity::Same),
+            Decision::Foreign(Foreign::Garbage),
+        );
+        check(
+            LOCAL,
+            there(Marker::At(201), Continuity::Same),
+            Decision::Foreign(Foreign::Ahead),
+        );
         let of = |incarnation, seq| There {
             incarnation,
             ..there(Marker::At(seq), Continuity::Same)
         };
-        check(LOCAL, of(Incarnation::Unknown, 150), Decision::Foreign(Foreign::UnknownIncarnation));
+        check(
+            LOCAL,
+            of(Incarnation::Unknown, 150),
+            Decision::Foreign(Foreign::UnknownIncarnation),
+        );
         check(LOCAL, of(Incarnation::Past, 201), done(201));
     }
 

@@ -33,7 +33,9 @@ pub(super) fn server(run_id: Option<&str>, info: &str) -> Server {
         replid2: text("master_replid2:"),
         second_offset: number("second_repl_offset:").unwrap_or(-1),
         offset: number("master_repl_offset:").unwrap_or_default(),
-        replicas: number("connected_slaves:").and_then(|n| n.try_into().ok()).unwrap_or_default(),
+        replicas: number("connected_slaves:")
+            .and_then(|n| n.try_into().ok())
+            .unwrap_or_default(),
     }
 }
 
@@ -104,8 +106,12 @@ impl Run<'_> {
             })
             .await?;
         for record in lost {
-            self.bury(&record, "lost_by_failover", "the upstream lost it, and live writes have run since")
-                .await?;
+            self.bury(
+                &record,
+                "lost_by_failover",
+                "the upstream lost it, and live writes have run since",
+            )
+            .await?;
         }
         let owner = &self.replay.owner;
         ask(|reply| owner.rewind(to_seq, reply))

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::Replay;
-use super::batch::{self, Answer, Batch, Exec, Fate, Group, Now, Terms, build, bulk_text, command, marker, text_of_error, watch};
+use super::batch::{self, Answer, Batch, Exec, Fate, Group, Now, Terms, build, command, marker, text_of_error, watch};
 use super::controls::Pause;
 use super::fence::fence;
 use super::line::{Line, trouble_of, trouble_of_dial};
@@ -194,7 +194,9 @@ impl Run<'_> {
     async fn halt(&mut self, why: String) -> Result<(), Trouble> {
         if self.halted.as_ref() != Some(&why) {
             tracing::warn!(upstream = self.replay.shared.target.name, why, "replay is halted");
-            self.replay.controls.update(|status| status.last_error = Some(why.clone()));
+            self.replay
+                .controls
+                .update(|status| status.last_error = Some(why.clone()));
             self.replay.shared.set_mode(Mode::Halted);
             self.halted = Some(why);
         }
@@ -226,7 +228,8 @@ impl Run<'_> {
         };
         let Ok(payload) = decode(&record.payload) else {
             let record = record.clone();
-            self.bury(&record, "unreadable", "the record cannot be read by this version").await?;
+            self.bury(&record, "unreadable", "the record cannot be read by this version")
+                .await?;
             self.source.records.pop_front();
             self.ack(record.seq).await?;
             return Ok(false);
@@ -386,7 +389,9 @@ impl Run<'_> {
         };
         match dial(&shared.target.address, &handshake, shared.target.timeouts.connect).await {
             // Behind one address there may be several servers.
-            Ok(dialled) if dialled.facts.run_id != self.run_id && dialled.facts.run_id.is_some() && self.run_id.is_some() => {
+            Ok(dialled)
+                if dialled.facts.run_id != self.run_id && dialled.facts.run_id.is_some() && self.run_id.is_some() =>
+            {
                 Err(Stop::Upstream(Trouble::Soft(Failure::Reset)))
             }
             Ok(dialled) => {
@@ -467,7 +472,9 @@ impl Run<'_> {
                 batch = self.prepare(group);
                 continue;
             }
-            let wait = self.pace.wait(batch.records.len(), self.rate_max(), self.started.elapsed());
+            let wait = self
+                .pace
+                .wait(batch.records.len(), self.rate_max(), self.started.elapsed());
             if !wait.is_zero() {
                 sleep(wait).await;
             }
@@ -518,7 +525,10 @@ impl Run<'_> {
         };
         self.places.insert(group.db, place);
         self.server = server(self.run_id.as_deref(), &answer.info);
-        let sent = batch.records.iter().filter(|(_, fate)| matches!(fate, Fate::Sent { .. }));
+        let sent = batch
+            .records
+            .iter()
+            .filter(|(_, fate)| matches!(fate, Fate::Sent { .. }));
         let applied = (sent.count() as u64).saturating_sub(errors.len() as u64);
         telemetry::replayed(&self.replay.shared.target.name, applied);
         self.going();

@@ -294,18 +294,29 @@ impl Conversation {
     ///
     /// # Errors
     /// As [`Self::next_reply`], and [`DialError::Silence`] when nothing arrives for so long.
-    pub async fn next_replies(&mut self, count: usize, bytes_max: usize, silence: Duration) -> Result<Vec<u8>, DialError> {
+    pub async fn next_replies(
+        &mut self,
+        count: usize,
+        bytes_max: usize,
+        silence: Duration,
+    ) -> Result<Vec<u8>, DialError> {
         let mut scanner = Scanner::default();
         let mut buffer = vec![0; 32 << 10];
         let (mut scanned, mut start, mut left) = (0, 0, count);
         loop {
             while left > 0 {
                 match scanner.scan(self.input.get(scanned..).unwrap_or_default()) {
-                    Ok(Found::End { bytes, kind: Kind::Push }) => {
+                    Ok(Found::End {
+                        bytes,
+                        kind: Kind::Push,
+                    }) => {
                         self.input.drain(start..scanned + bytes);
                         scanned = start;
                     }
-                    Ok(Found::End { bytes, kind: Kind::Value | Kind::Error }) => {
+                    Ok(Found::End {
+                        bytes,
+                        kind: Kind::Value | Kind::Error,
+                    }) => {
                         scanned += bytes;
                         start = scanned;
                         left -= 1;
@@ -322,7 +333,9 @@ impl Conversation {
                 return Ok(std::mem::replace(&mut self.input, rest));
             }
             if self.input.len() > bytes_max {
-                return Err(DialError::NotAccepted(format!("answers of more than {bytes_max} bytes")));
+                return Err(DialError::NotAccepted(format!(
+                    "answers of more than {bytes_max} bytes"
+                )));
             }
             let read = std::future::poll_fn(|cx| self.reader.poll_read(cx, &mut buffer));
             match timeout(silence, read).await.map_err(|_| DialError::Silence(silence))? {
