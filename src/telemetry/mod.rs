@@ -10,11 +10,11 @@ pub use events::{
     replay_rights_missing, started, stopping,
 };
 pub use logging::{LogError, init_logging};
+#[cfg(test)]
+pub(crate) use metric::detached;
 pub use metric::{
     ConnectResult, Metrics, MetricsError, QueueLevel, UncertainAction, clients, commands,
     identities_without_replay_rights, install, queue_acknowledged, queue_level, replayed, set_breaker_state,
     start_at_zero, stream_ids_changed, uncertain_writes, upstream_connections, upstream_connects,
 };
-#[cfg(test)]
-pub(crate) use metric::detached;
 pub use settings::{LogFormat, LogLevel, LogSettings};
