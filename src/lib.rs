@@ -9,6 +9,7 @@ pub mod command;
 pub mod config;
 pub mod journal;
 pub mod outage;
+pub mod replay;
 pub mod resp;
 pub mod server;
 pub mod session;
