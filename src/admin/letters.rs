@@ -14,18 +14,12 @@ use super::route::Which;
 use super::view::{UpstreamView, View};
 use crate::journal::DeadLetter;
 use crate::journal::owner::{Batch, OwnerHandle, Payloads, Settled};
+use crate::upstream::clock::{mono_ms, wall_ms};
 
 /// Letters in memory at a time.
 const PAGE_LETTERS: usize = 16;
 /// The generation may change between a trip and the append behind it.
 const TRIES_MAX: usize = 5;
-
-/// Now, as records keep it; see [`Batch`].
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    pub wall_ms: u64,
-    pub mono_ms: u64,
-}
 
 /// Journals the letters' records anew, behind the backlog, and gives up each letter once its record is acknowledged (a
 /// crash in between leaves both). Returns how many. The caller sees to it that sessions know why the generation is odd, and that
@@ -33,10 +27,10 @@ pub struct Now {
 ///
 /// # Errors
 /// Why the rest was not journaled; those are letters still.
-pub async fn journal_again(owner: &OwnerHandle, letters: Vec<DeadLetter>, now: Now) -> Result<u64, String> {
+pub async fn journal_again(owner: &OwnerHandle, letters: Vec<DeadLetter>) -> Result<u64, String> {
     let mut journaled = 0;
     for letter in letters {
-        append(owner, &letter, now).await?;
+        append(owner, &letter).await?;
         ask::drop_letter(owner, letter.seq)
             .await
             .map_err(|error| error.to_string())?;
@@ -45,7 +39,7 @@ pub async fn journal_again(owner: &OwnerHandle, letters: Vec<DeadLetter>, now: N
     Ok(journaled)
 }
 
-async fn append(owner: &OwnerHandle, letter: &DeadLetter, now: Now) -> Result<(), String> {
+async fn append(owner: &OwnerHandle, letter: &DeadLetter) -> Result<(), String> {
     for _ in 0..TRIES_MAX {
         let generation = ask::generation_of_trip(owner)
             .await
@@ -56,8 +50,8 @@ async fn append(owner: &OwnerHandle, letter: &DeadLetter, now: Now) -> Result<()
         let batch = Batch {
             generation,
             payloads,
-            wall_ms: now.wall_ms,
-            mono_ms: now.mono_ms,
+            wall_ms: u64::try_from(wall_ms()).unwrap_or_default(),
+            mono_ms: mono_ms(),
             done: Box::new(move |settled, _| {
                 // Whoever asked may have gone.
                 let _ = sender.send(settled);

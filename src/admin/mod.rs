@@ -30,7 +30,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-pub use letters::{Now, journal_again};
+pub use letters::journal_again;
 pub use publish::publish;
 pub use view::{Control, Fence, Phase, Readiness, UpstreamView, View};
 

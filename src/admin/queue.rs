@@ -12,7 +12,7 @@ use super::body::Pages;
 use super::record::{self, Clocks};
 use super::view::{UpstreamView, View};
 use crate::journal::Record;
-use crate::upstream::dial::wall_ms;
+use crate::upstream::clock::wall_ms;
 
 /// Records and payload bytes that are in memory at a time (one record may be larger).
 const PAGE_RECORDS: usize = 256;

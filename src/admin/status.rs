@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::view::{UpstreamView, View};
 use crate::journal::owner::OwnerStatus;
-use crate::upstream::dial::wall_ms;
+use crate::upstream::clock::wall_ms;
 use crate::upstream::shared::Mode;
 use crate::upstream::stats::WorkerStats;
 
@@ -82,7 +82,7 @@ pub(super) async fn upstream_status(upstream: &UpstreamView) -> UpstreamStatus {
         queue: queue_status(upstream, numbers.as_ref()),
         dead_letters: numbers.as_ref().map_or(0, |numbers| numbers.journal.dead_letters),
         clients: sum(upstream, |stats| stats.clients.load(Relaxed)),
-        last_error: upstream.control.last_error(),
+        last_error: upstream.shared.last_error(),
         fence: upstream.control.fence().label(),
         generation: upstream.shared.generation(),
         connections: sum(upstream, |stats| stats.connections.load(Relaxed)),

@@ -1,8 +1,7 @@
 //! The room as its peers see it, over a journal on a real disk.
 
 use std::borrow::Cow;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use http_body_util::BodyExt;
@@ -27,7 +26,6 @@ use crate::upstream::shared::{Mode, Shared, Target};
 struct FakeControl {
     owner: OwnerHandle,
     is_paused: AtomicBool,
-    last_error: Mutex<Option<String>>,
 }
 
 impl Control for FakeControl {
@@ -47,15 +45,10 @@ impl Control for FakeControl {
         Fence::Unproven
     }
 
-    fn last_error(&self) -> Option<String> {
-        self.last_error.lock().unwrap().clone()
-    }
-
     fn retry(&self, letters: Vec<DeadLetter>, reply: Reply<Result<u64, String>>) {
         let owner = self.owner.clone();
         tokio::spawn(async move {
-            let now = Now { wall_ms: 1, mono_ms: 1 };
-            reply(journal_again(&owner, letters, now).await);
+            reply(journal_again(&owner, letters).await);
         });
     }
 }
@@ -92,13 +85,12 @@ impl Rig {
             target,
             ConnectionFile::open(&dir.path().join("connections")).unwrap(),
             Known::open(&dir.path().join("known"), [0; 16]).unwrap(),
-            Arc::new(AtomicU64::new(1)),
+            owner.clone(),
             2,
         );
         let control = Arc::new(FakeControl {
             owner: owner.clone(),
             is_paused: false.into(),
-            last_error: Mutex::new(Some("connection refused".to_owned())),
         });
         let upstream = UpstreamView::new(
             shared,
@@ -184,6 +176,9 @@ fn payload_of(arguments: &[&str]) -> Vec<u8> {
 async fn status_has_its_documented_shape() {
     let rig = Rig::new();
     rig.upstream().shared.set_mode(Mode::CatchingUp);
+    rig.upstream()
+        .shared
+        .set_last_error(Some("connection refused".to_owned()));
     rig.journal(&["SET", "k", "v"]).await;
     let status = rig.json("GET", "/status").await;
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));

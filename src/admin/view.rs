@@ -40,8 +40,6 @@ pub trait Control: Send + Sync + std::fmt::Debug {
     fn resume(&self);
     fn is_paused(&self) -> bool;
     fn fence(&self) -> Fence;
-    /// What ails the upstream, or ailed it last while it is not CLOSED; without secrets.
-    fn last_error(&self) -> Option<String>;
     /// Puts dead letters behind the backlog again and replays them; [`super::journal_again`] does the first half. The
     /// reply is how many were journaled.
     fn retry(&self, letters: Vec<DeadLetter>, reply: Reply<Result<u64, String>>);
