@@ -224,7 +224,7 @@ proptest! {
         }
     }
 
-    /// A request becomes a stream at any point before its end; the stream finds the end that the scanner finds.
+    // A request becomes a stream at any point before its end; the stream finds the end that the scanner finds.
     #[test]
     fn a_stream_ends_a_request_where_the_scanner_does(
         frame in request(), behind in vec(any::<u8>(), 0..20), turn in any::<prop::sample::Index>(), steps in steps(),
