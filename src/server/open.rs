@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::StartError;
 use super::worker::Part;
-use crate::config::{Fsync, Settings, UpstreamSettings};
+use crate::config::{Settings, UpstreamSettings};
 use crate::journal::owner::{OwnerHandle, Unsent, spawn};
 use crate::journal::{self, DiskStorage, Journal, SEGMENT_BYTES_MAX};
 use crate::replay::{self, Controls, Replay};
@@ -24,7 +24,6 @@ use crate::session;
 use crate::upstream::clock::wall_ms;
 use crate::upstream::connections::ConnectionFile;
 use crate::upstream::known::Known;
-use crate::upstream::settings::Timeouts;
 use crate::upstream::shared::{Shared, Sign, Target};
 
 /// One upstream, ready to be served.
@@ -59,11 +58,7 @@ fn one(settings: &Settings, upstream: &UpstreamSettings, workers: usize) -> Resu
     let dir = settings.data_dir.join(&upstream.name);
     make_dir(&dir)?;
     let journal_dir = dir.join("journal");
-    let fsync = match upstream.queue.fsync {
-        Fsync::Always => journal::Fsync::Always,
-        Fsync::Everysec => journal::Fsync::EverySec,
-        Fsync::No => journal::Fsync::No,
-    };
+    let fsync = upstream.queue.fsync;
     let journal_settings = journal::Settings {
         fsync,
         bytes_max: upstream.queue.bytes_max,
@@ -100,10 +95,7 @@ fn one(settings: &Settings, upstream: &UpstreamSettings, workers: usize) -> Resu
         address: upstream.url.address.clone(),
         db: upstream.url.db,
         credentials: upstream.url.credentials.clone(),
-        timeouts: Timeouts {
-            connect: upstream.timeouts.connect,
-            command: upstream.timeouts.command,
-        },
+        timeouts: upstream.timeouts,
         hold_timeout: upstream.hold_timeout,
     };
     let (shared, signs) = Shared::new(target, connections, known, owner.clone(), workers);
@@ -176,7 +168,7 @@ fn session_settings(settings: &Settings, upstream: &UpstreamSettings) -> session
             reply_buffer_bytes_max: limits.reply_buffer_bytes_max,
         },
         client_password: upstream.client_password.clone(),
-        rules: crate::outage::rules::Rules::default(),
+        rules: upstream.rules.clone(),
     }
 }
 
