@@ -252,7 +252,7 @@ proptest! {
                     prop_assert!(end < input.len(), "it has run past the end");
                     end = input.len().min(end + steps.next().unwrap_or(1));
                 }
-                Err(error) => prop_assert!(false, "{error:?}"),
+                Err(error) => return Err(TestCaseError::fail(format!("{error:?}"))),
             }
         }
     }
