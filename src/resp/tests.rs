@@ -245,7 +245,7 @@ proptest! {
             match stream.pass(&input[start..end], &small()) {
                 Ok(Passed::End(bytes)) => {
                     prop_assert_eq!(start + bytes, frame.len());
-                    return Ok(());
+                    break;
                 }
                 Ok(Passed::More(bytes)) => {
                     start += bytes;
