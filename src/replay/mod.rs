@@ -18,6 +18,7 @@ mod controls;
 mod fence;
 mod line;
 mod pace;
+mod relief;
 pub mod resume;
 mod review;
 mod run;

@@ -13,10 +13,11 @@ use super::controls::Pause;
 use super::fence::fence;
 use super::line::{Line, trouble_of, trouble_of_dial};
 use super::pace::Pace;
+use super::relief::relief;
 use super::resume::{Continuity, Decision, Local, Marker, Server, There, decide};
 use super::review::{refused, server};
 use super::source::{JournalError, Source, ask, send};
-use crate::breaker::{ErrorClass, Failure, ReplayEffect, Trouble};
+use crate::breaker::{ErrorClass, Failure, ReplayEffect, Transient, Trouble};
 use crate::journal::handover::Close;
 use crate::journal::{DeadLetter, Mark, Moved, Record, ReplayedError};
 use crate::outage::payload::decode;
@@ -297,7 +298,9 @@ impl Run<'_> {
             command(&mut request, &[b"SET", &marker_key, b""]);
             command(&mut request, &[b"DISCARD"]);
             let replies = self.line(group).ask(&request, 2).await?;
-            if let Some(error) = replies.first().and_then(|reply| text_of_error(reply)) {
+            // Rights are looked at first: a full server says nothing about them.
+            let error = replies.first().and_then(|reply| text_of_error(reply));
+            if let Some(error) = error.filter(|error| !is_out_of_memory(error)) {
                 return Err(self.not_entitled(group, &error));
             }
             request.clear();
@@ -395,6 +398,13 @@ impl Run<'_> {
                 Err(Stop::Upstream(Trouble::Soft(Failure::Reset)))
             }
             Ok(dialled) => {
+                // It stays on the file: the next fence proves its end.
+                if let Err(error) = shared
+                    .connections
+                    .enter(self.replay.owner.generation(), dialled.connection.clone())
+                {
+                    return Err(Stop::Halt(format!("the connection file: {error}")));
+                }
                 let line = Line::new(dialled.into(), shared.target.timeouts.command);
                 self.named = Some((identity.to_vec(), line));
                 Ok(())
@@ -549,6 +559,9 @@ impl Run<'_> {
         if refusals.is_empty() {
             return Err(refused(exec_error));
         }
+        if refusals.iter().all(|(_, error)| is_out_of_memory(error)) && self.relieve(group, batch).await? {
+            return Ok(());
+        }
         let mut stall = None;
         for (place, error) in refusals {
             let class = ErrorClass::of(error.as_bytes());
@@ -568,6 +581,26 @@ impl Run<'_> {
             }
         }
         stall.map_or(Ok(()), Err)
+    }
+
+    /// Replays the first record of a batch that a full server refused, if it only frees memory; `false` where it stays.
+    async fn relieve(&mut self, group: &Group, batch: &Batch) -> Result<bool, Stop> {
+        let marker = self.places.get(&group.db).and_then(|place| place.marker);
+        let Some((record, request)) = marker.and_then(|marker| relief(batch, &self.replay.marker_key, marker)) else {
+            return Ok(false);
+        };
+        let reply = self.line(group).ask(&request, 2).await?.pop().unwrap_or_default();
+        if reply != b":1\r\n" {
+            return Ok(false);
+        }
+        let place = Place {
+            done_seq: record.seq,
+            marker: Some(Marker::At(record.seq)),
+        };
+        self.places.insert(group.db, place);
+        telemetry::replayed(&self.replay.shared.target.name, 1);
+        self.ack(record.seq).await?;
+        Ok(true)
     }
 
     async fn bury_unsent(&mut self, batch: &Batch) -> Result<(), Stop> {
@@ -688,6 +721,10 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+fn is_out_of_memory(error: &str) -> bool {
+    ErrorClass::of(error.as_bytes()) == ErrorClass::Transient(Transient::Oom)
 }
 
 /// A dead letter's reason, one of a fixed list.

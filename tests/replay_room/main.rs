@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use tideover::breaker::Trouble;
 use tideover::journal::owner::Payloads;
 use tideover::replay::{Fence, Outcome, Pause, Settings};
+use tideover::upstream::settings::{Credentials, Secret};
 use tideover::upstream::shared::Mode;
 
 fn pushes(from: u32, to: u32) -> Vec<String> {
@@ -239,6 +240,65 @@ fn a_full_server_halts_replay_and_is_not_taken_for_dead() {
     server.ask("CONFIG SET maxmemory 0");
     assert_eq!(rig.recover(), Outcome::CaughtUp);
     assert_eq!(server.ask("MGET a b"), "*2\r\n$1\r\n1\r\n$1\r\n2\r\n");
+}
+
+#[test]
+fn what_only_frees_memory_is_replayed_on_a_full_server() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    server.ask("MSET a 1 b 2 c 3");
+    rig.journal(0, &["DEL a", "UNLINK b", "SET c 4", "DEL c"]);
+    server.ask("CONFIG SET maxmemory 1");
+    assert_eq!(rig.recover_for(Duration::from_millis(500)), None);
+    assert_eq!(server.ask("EXISTS a b"), ":0\r\n");
+    assert_eq!(server.ask("GET c"), "$1\r\n3\r\n", "nothing overtakes what has to wait");
+    assert_eq!(rig.status().journal.records, 2);
+    server.ask("SET a 5");
+    server.ask("CONFIG SET maxmemory 0");
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.ask("EXISTS c"), ":0\r\n");
+}
+
+#[test]
+fn each_users_writes_are_replayed_as_that_user_once_it_is_known() {
+    let server = Server::start(&[]);
+    server.ask("ACL SETUSER alice on >secret +@all ~a:* ~tideover:*");
+    let mut rig = Rig::new(server.port);
+    let mut payloads = Payloads::default();
+    for (identity, command) in [
+        ("", "SET x 1"),
+        ("alice", "SET a:1 1"),
+        ("alice", "SET b:1 1"),
+        ("", "SET y 1"),
+    ] {
+        payloads.push_with(|out| payload(0, identity, &[command], out));
+    }
+    rig.append(payloads);
+    assert_eq!(rig.recover_for(Duration::from_millis(300)), None);
+    assert_eq!(rig.shared.mode(), Mode::Halted);
+    assert!(rig.controls.status().identities_waiting.contains("alice"));
+    rig.shared.known.keep_live(&Credentials {
+        user: Some("alice".into()),
+        password: Secret::new("secret"),
+    });
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.ask("EXISTS x a:1 b:1 y"), ":3\r\n");
+    assert_eq!(rig.reasons(), ["no_permission"]);
+    assert!(rig.controls.status().identities_waiting.is_empty());
+}
+
+#[test]
+fn a_user_without_the_marker_halts_and_says_so() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    journal_pushes(&rig, 0, 0, 2);
+    server.ask("ACL SETUSER default -multi");
+    assert_eq!(rig.recover_for(Duration::from_millis(300)), None);
+    assert!(rig.controls.status().last_error.unwrap().contains("no right to MULTI"));
+    assert_eq!(server.list(0, "l"), Vec::<String>::new());
+    server.ask("ACL SETUSER default +multi");
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.list(0, "l"), numbers(0, 2));
 }
 
 #[test]
