@@ -1,5 +1,7 @@
 //! Replay against a live redis-server: every acknowledged write once and in order, whatever breaks in between.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::zombie_processes, reason = "tests")]
+
 mod rig;
 
 use std::num::NonZeroU32;
@@ -210,6 +212,70 @@ fn after_live_writes_only_absolute_records_are_replayed_again() {
     assert_eq!(server.ask("MGET a b"), "*2\r\n$1\r\n1\r\n$1\r\n2\r\n");
     assert_eq!(server.list(0, "l"), Vec::<String>::new());
     assert_eq!(rig.reasons(), ["lost_by_failover"]);
+}
+
+/// A server that was put back to when its list held 0 to 9.
+fn put_back(rig: &mut Rig, server: &Server) {
+    journal_pushes(rig, 0, 0, 10);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    server.ask("SAVE");
+    rig.trip();
+}
+
+#[test]
+fn a_server_that_lost_the_tail_in_mid_replay_gets_the_tail_again() {
+    let mut server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    put_back(&mut rig, &server);
+    journal_pushes(&rig, 0, 10, 1010);
+    let port = swallow_answer_to_exec(server.port, 3);
+    assert!(matches!(rig.recover_through(port), Outcome::Failed(_)));
+    server.restart();
+    assert_eq!(server.list(0, "l"), numbers(0, 10));
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.list(0, "l"), numbers(0, 1010));
+    assert!(rig.letters().is_empty());
+}
+
+#[test]
+fn a_tail_lost_after_live_writes_comes_back_as_far_as_it_is_absolute() {
+    let mut server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    put_back(&mut rig, &server);
+    rig.journal(0, &["SET a 1", "RPUSH l 10", "SET b 2"]);
+    rig.journal(1, &["SET c 3"]);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    server.restart();
+    rig.trip();
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.list(0, "l"), numbers(0, 10));
+    assert_eq!(server.ask("MGET a b"), "*2\r\n$1\r\n1\r\n$1\r\n2\r\n");
+    assert_eq!(rig.reasons(), ["lost_by_failover"]);
+}
+
+#[test]
+fn what_replicas_have_confirmed_is_not_kept() {
+    let server = Server::start(&["--repl-diskless-sync-delay", "0"]);
+    let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {}", server.port)]);
+    let until = Instant::now() + rig::PATIENCE;
+    while !server.ask("INFO replication").contains("state=online") {
+        assert!(Instant::now() < until, "the replica did not come up");
+        std::thread::yield_now();
+    }
+    let mut rig = Rig::new(server.port);
+    journal_pushes(&rig, 0, 0, 100);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(rig.status().journal.retained_bytes, 0);
+    assert_eq!(replica.list(0, "l"), numbers(0, 100));
+
+    drop(replica);
+    rig.trip();
+    journal_pushes(&rig, 0, 100, 101);
+    while server.ask("INFO replication").contains("state=online") {
+        std::thread::yield_now();
+    }
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert!(rig.status().journal.retained_bytes > 0, "nobody has confirmed it");
 }
 
 #[test]
