@@ -24,27 +24,32 @@ impl Run<'_> {
         self.replay.controls.rate_max().or(self.replay.settings.rate_max)
     }
 
+    pub(super) fn age_max_ms(&self) -> Option<u64> {
+        let age_max = self.replay.settings.age_max?;
+        Some(u64::try_from(age_max.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn now(&self) -> Now {
+        let wall_ms = wall_ms();
+        Now {
+            wall_ms: u64::try_from(wall_ms).unwrap_or_default(),
+            mono_ms: mono_ms(),
+            upstream_ms: wall_ms.saturating_add(self.clock_offset_ms),
+            incarnation: self.incarnation,
+        }
+    }
+
     /// Takes the next batch off what has been read; never waits.
     fn prepare(&mut self, group: &Group) -> Batch {
         // An error comes again where it can be dealt with.
         drop(self.source.top_up());
-        let wall_ms = wall_ms();
         let terms = Terms {
             group,
             marker_key: &self.replay.marker_key,
             done_seq: self.places.get(&group.db).map_or(0, |place| place.done_seq),
             dead: &self.dead,
-            age_max_ms: self
-                .replay
-                .settings
-                .age_max
-                .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
-            now: Now {
-                wall_ms: u64::try_from(wall_ms).unwrap_or_default(),
-                mono_ms: mono_ms(),
-                upstream_ms: wall_ms.saturating_add(self.clock_offset_ms),
-                incarnation: self.incarnation,
-            },
+            age_max_ms: self.age_max_ms(),
+            now: self.now(),
             commands_max: self.pace.commands_max(self.rate_max()),
         };
         build(&mut self.source.records, &terms)
@@ -146,7 +151,7 @@ impl Run<'_> {
             let Some(record) = batch.record_at(*place) else {
                 // The marker's own SET.
                 self.entitled.remove(group);
-                stall = Some(self.not_entitled(group, error));
+                stall = Some(refused(error));
                 continue;
             };
             match class.replay_effect() {
@@ -242,7 +247,7 @@ impl Run<'_> {
 }
 
 /// A dead letter's reason, one of a fixed list.
-fn reason(class: ErrorClass, error: &str) -> &'static str {
+pub(super) fn reason(class: ErrorClass, error: &str) -> &'static str {
     match class {
         ErrorClass::Permission => "no_permission",
         ErrorClass::XaddIdTooSmall => "id_too_small",

@@ -12,6 +12,16 @@ use crate::telemetry;
 use crate::upstream::dial::{DialError, Handshake, dial};
 use crate::upstream::settings::Credentials;
 
+/// What came of making ready for a group's records.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Entered {
+    Ready,
+    /// Its text.
+    NoSuchDatabase(String),
+    /// The user has no right to MULTI or the marker.
+    WithoutMarker,
+}
+
 impl Run<'_> {
     pub(super) fn line(&mut self, group: &Group) -> &mut Line {
         match &mut self.named {
@@ -20,35 +30,54 @@ impl Run<'_> {
         }
     }
 
-    /// Selects the database and watches the marker, as the group's user. Returns why the database cannot be selected.
-    pub(super) async fn enter(&mut self, group: &Group) -> Result<Option<String>, Stop> {
+    /// Selects the database and watches the marker, as the group's user.
+    pub(super) async fn enter(&mut self, group: &Group) -> Result<Entered, Stop> {
         self.current = None;
-        self.connect(&group.identity).await?;
-        let line = self.line(group);
-        if line.db != Some(group.db) {
-            let mut request = Vec::new();
-            command(&mut request, &[b"SELECT", group.db.to_string().as_bytes()]);
-            let reply = line.ask(&request, 1).await?.pop().unwrap_or_default();
-            if let Some(error) = text_of_error(&reply) {
-                return match ErrorClass::of(error.as_bytes()).replay_effect() {
-                    ReplayEffect::DeadLetter if !error.starts_with("NOPERM") => Ok(Some(error)),
-                    ReplayEffect::DeadLetter
-                    | ReplayEffect::Retry
-                    | ReplayEffect::Stall
-                    | ReplayEffect::Halt
-                    | ReplayEffect::Done => Err(refused(&error)),
-                };
-            }
-            line.db = Some(group.db);
+        if self.unentitled.contains(group) {
+            return Ok(Entered::WithoutMarker);
         }
-        let marker = self.watch(group).await?;
+        self.connect(&group.identity).await?;
+        if let Entered::NoSuchDatabase(error) = self.select(group).await? {
+            return Ok(Entered::NoSuchDatabase(error));
+        }
+        let Some(marker) = self.watch(group).await? else {
+            self.unentitled.insert(group.clone());
+            let user = String::from_utf8_lossy(&group.identity);
+            let name = &self.replay.shared.target.name;
+            telemetry::replay_rights_missing(name, &user);
+            telemetry::identities_without_replay_rights(name, u32::try_from(self.unentitled.len()).unwrap_or(u32::MAX));
+            return Ok(Entered::WithoutMarker);
+        };
         self.settle(group.db, marker).await?;
         self.current = Some(group.clone());
-        Ok(None)
+        Ok(Entered::Ready)
     }
 
-    /// WATCH and GET; the first time after making sure that MULTI and the marker are this user's to use.
-    async fn watch(&mut self, group: &Group) -> Result<Marker, Stop> {
+    /// Makes sure that the group's database is selected on its line.
+    pub(super) async fn select(&mut self, group: &Group) -> Result<Entered, Stop> {
+        let line = self.line(group);
+        if line.db == Some(group.db) {
+            return Ok(Entered::Ready);
+        }
+        let mut request = Vec::new();
+        command(&mut request, &[b"SELECT", group.db.to_string().as_bytes()]);
+        let reply = line.ask(&request, 1).await?.pop().unwrap_or_default();
+        let Some(error) = text_of_error(&reply) else {
+            line.db = Some(group.db);
+            return Ok(Entered::Ready);
+        };
+        match ErrorClass::of(error.as_bytes()).replay_effect() {
+            ReplayEffect::DeadLetter if !error.starts_with("NOPERM") => Ok(Entered::NoSuchDatabase(error)),
+            ReplayEffect::DeadLetter
+            | ReplayEffect::Retry
+            | ReplayEffect::Stall
+            | ReplayEffect::Halt
+            | ReplayEffect::Done => Err(refused(&error)),
+        }
+    }
+
+    /// WATCH and GET; the first time after making sure that MULTI and the marker are this user's to use. Nothing where they are not.
+    async fn watch(&mut self, group: &Group) -> Result<Option<Marker>, Stop> {
         let marker_key = self.replay.marker_key.clone();
         let mut request = Vec::new();
         if !self.entitled.contains(group) {
@@ -56,7 +85,7 @@ impl Run<'_> {
             // Alone: what follows a refused MULTI is executed.
             let reply = self.line(group).ask(&request, 1).await?.pop().unwrap_or_default();
             if let Some(error) = text_of_error(&reply) {
-                return Err(self.not_entitled(group, &error));
+                return without_rights(&error);
             }
             request.clear();
             command(&mut request, &[b"SET", &marker_key, b""]);
@@ -65,7 +94,7 @@ impl Run<'_> {
             // Rights are looked at first: a full server says nothing about them.
             let error = replies.first().and_then(|reply| text_of_error(reply));
             if let Some(error) = error.filter(|error| !is_out_of_memory(error)) {
-                return Err(self.not_entitled(group, &error));
+                return without_rights(&error);
             }
             request.clear();
         }
@@ -74,31 +103,12 @@ impl Run<'_> {
         let [watched, got] = replies.as_slice() else {
             return Err(Stop::Upstream(Trouble::Soft(Failure::Protocol)));
         };
-        let marker = marker(watched, got).map_err(|error| self.not_entitled(group, &error))?;
+        let marker = match marker(watched, got) {
+            Ok(marker) => marker,
+            Err(error) => return without_rights(&error),
+        };
         self.entitled.insert(group.clone());
-        Ok(marker)
-    }
-
-    pub(super) fn not_entitled(&self, group: &Group, error: &str) -> Stop {
-        match ErrorClass::of(error.as_bytes()) {
-            ErrorClass::Permission => {
-                let user = String::from_utf8_lossy(&group.identity);
-                if self.halted.is_none() {
-                    telemetry::replay_rights_missing(&self.replay.shared.target.name, &user);
-                }
-                Stop::Halt(format!("user {user:?} has no right to MULTI or the marker: {error}"))
-            }
-            ErrorClass::NotExecuted(_)
-            | ErrorClass::Transient(_)
-            | ErrorClass::Identity
-            | ErrorClass::ProtectedMode
-            | ErrorClass::Redirected
-            | ErrorClass::AlreadyThere
-            | ErrorClass::XaddIdTooSmall
-            | ErrorClass::Discarded
-            | ErrorClass::Protocol
-            | ErrorClass::Application => refused(error),
-        }
+        Ok(Some(marker))
     }
 
     /// Brings what is known of a database in line with its marker.
@@ -138,19 +148,33 @@ impl Run<'_> {
 
     /// Makes sure that there is a connection of this user.
     async fn connect(&mut self, identity: &[u8]) -> Result<(), Stop> {
-        if identity.is_empty() || self.named.as_ref().is_some_and(|(named, _)| named == identity) {
+        if identity.is_empty() {
+            Ok(())
+        } else {
+            self.connect_own(identity).await
+        }
+    }
+
+    /// Makes sure that there is a connection of this user other than the one that came from the probe.
+    pub(super) async fn connect_own(&mut self, identity: &[u8]) -> Result<(), Stop> {
+        if self.named.as_ref().is_some_and(|(named, _)| named == identity) {
             return Ok(());
         }
         let user = String::from_utf8_lossy(identity).into_owned();
-        let Some(credentials) = self.credentials(&user) else {
-            return Err(self.identity_waits(user).await);
+        let credentials = if identity.is_empty() {
+            self.replay.shared.target.credentials.clone()
+        } else {
+            match self.credentials(&user) {
+                Some(credentials) => Some(credentials),
+                None => return Err(self.identity_waits(user).await),
+            }
         };
         if let Some((_, line)) = self.named.take() {
             self.unconfirmable |= line.has_written;
         }
         let shared = self.replay.shared.clone();
         let handshake = Handshake {
-            credentials: Some(&credentials),
+            credentials: credentials.as_ref(),
             protocol: Protocol::Resp2,
             db: shared.target.db,
         };
@@ -174,7 +198,9 @@ impl Run<'_> {
                 Ok(())
             }
             Err(DialError::Refused(error)) if ErrorClass::of(error.as_bytes()) == ErrorClass::Identity => {
-                shared.known.refused(&credentials);
+                if let Some(credentials) = &credentials {
+                    shared.known.refused(credentials);
+                }
                 Err(self.identity_waits(user).await)
             }
             Err(error) => Err(Stop::Upstream(trouble_of_dial(&error))),
@@ -204,6 +230,15 @@ impl Run<'_> {
             status.identities_waiting.insert(user);
         });
         Stop::Halt(why)
+    }
+}
+
+/// No rights, or what else an error to the questions about them means.
+fn without_rights(error: &str) -> Result<Option<Marker>, Stop> {
+    if ErrorClass::of(error.as_bytes()) == ErrorClass::Permission {
+        Ok(None)
+    } else {
+        Err(refused(error))
     }
 }
 

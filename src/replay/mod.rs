@@ -13,6 +13,7 @@
 //! The marker, `tideover:<queue-id>:replayed`, stands in each database that was replayed to, and does not expire: it is some hundred bytes,
 //! and one that expired while nobody looked would have to be guessed about.
 
+mod alone;
 mod apply;
 mod batch;
 mod controls;

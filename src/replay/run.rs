@@ -9,6 +9,7 @@ use tokio::time::{sleep, timeout};
 use super::Replay;
 use super::batch::{Group, command};
 use super::controls::Pause;
+use super::enter::Entered;
 use super::fence::fence;
 use super::line::Line;
 use super::pace::Pace;
@@ -78,6 +79,8 @@ pub(super) struct Run<'a> {
     pub(super) dead: HashSet<u64>,
     /// Whose rights to MULTI and the marker are known.
     pub(super) entitled: HashSet<Group>,
+    /// Who has no right to them.
+    pub(super) unentitled: HashSet<Group>,
     /// Whose database is selected and marker watched.
     pub(super) current: Option<Group>,
     pub(super) incarnation: u64,
@@ -119,6 +122,7 @@ pub(super) async fn run(replay: &mut Replay, conversation: Conversation, facts: 
         places: HashMap::new(),
         dead: HashSet::new(),
         entitled: HashSet::new(),
+        unentitled: HashSet::new(),
         current: None,
         incarnation: 0,
         pace: Pace::new(),
@@ -179,10 +183,11 @@ impl Run<'_> {
         }
     }
 
-    /// Reads the backlog again from the last confirmation on, and the marker before the next batch.
+    /// Reads the backlog again from the last confirmation on, and rights and marker before the next batch.
     pub(super) fn restart(&mut self) {
         self.source = Source::new(self.replay.owner.clone(), self.acked_seq);
         self.current = None;
+        self.unentitled.clear();
     }
 
     /// Lets reads go on and looks again a little later.
@@ -232,11 +237,18 @@ impl Run<'_> {
         let group = Group::of(&payload);
         if self.current.as_ref() != Some(&group) {
             let record = record.clone();
-            if let Some(error) = self.enter(&group).await? {
-                self.bury(&record, "bad_database", &error).await?;
-                self.source.records.pop_front();
-                self.ack(record.seq).await?;
-                return Ok(false);
+            match self.enter(&group).await? {
+                Entered::Ready => {}
+                Entered::NoSuchDatabase(error) => {
+                    self.bury(&record, "bad_database", &error).await?;
+                    self.source.records.pop_front();
+                    self.ack(record.seq).await?;
+                    return Ok(false);
+                }
+                Entered::WithoutMarker => {
+                    self.alone(&group).await?;
+                    return Ok(false);
+                }
             }
         }
         self.stream(&group).await?;

@@ -354,17 +354,29 @@ fn each_users_writes_are_replayed_as_that_user_once_it_is_known() {
 }
 
 #[test]
-fn a_user_without_the_marker_halts_and_says_so() {
-    let server = Server::start(&[]);
-    let mut rig = Rig::new(server.port);
-    journal_pushes(&rig, 0, 0, 2);
-    server.ask("ACL SETUSER default -multi");
-    assert_eq!(rig.recover_for(Duration::from_millis(300)), None);
-    assert!(rig.controls.status().last_error.unwrap().contains("no right to MULTI"));
-    assert_eq!(server.list(0, "l"), Vec::<String>::new());
-    server.ask("ACL SETUSER default +multi");
-    assert_eq!(rig.recover(), Outcome::CaughtUp);
-    assert_eq!(server.list(0, "l"), numbers(0, 2));
+fn without_rights_to_the_marker_only_absolute_writes_are_replayed() {
+    for rights in ["-multi", "resetkeys ~a ~b ~l"] {
+        let server = Server::start(&[]);
+        let mut rig = Rig::new(server.port);
+        rig.journal(0, &["SET a 1", "DEL b", "SET other 1"]);
+        server.ask("SET b 2");
+        journal_pushes(&rig, 0, 0, 2);
+        server.ask(&format!("ACL SETUSER default {rights}"));
+        assert_eq!(rig.recover_for(Duration::from_millis(500)), None);
+        let error = rig.controls.status().last_error.unwrap();
+        assert!(error.contains("no right to MULTI or the marker"), "{error}");
+        assert_eq!(rig.status().journal.records, 2);
+        server.ask("ACL SETUSER default +multi allkeys");
+        assert_eq!(server.ask("MGET a b"), "*2\r\n$1\r\n1\r\n$-1\r\n");
+        assert_eq!(server.list(0, "l"), Vec::<String>::new());
+        assert_eq!(rig.recover(), Outcome::CaughtUp);
+        assert_eq!(server.list(0, "l"), numbers(0, 2));
+        assert_eq!(
+            rig.shared.connections.older_than(u64::MAX).len(),
+            1,
+            "the next fence proves the end of what it used"
+        );
+    }
 }
 
 #[test]
