@@ -11,6 +11,8 @@ pub enum HardSign {
     Clusterdown,
     /// A master that became a replica.
     Demoted,
+    /// Another server process answers than the one that was caught up with.
+    Replaced,
 }
 
 /// A failure that is counted.
@@ -62,6 +64,7 @@ impl HardSign {
             Self::Masterdown => "masterdown",
             Self::Clusterdown => "clusterdown",
             Self::Demoted => "demoted",
+            Self::Replaced => "replaced",
         }
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::raw::size_text;
-use super::settings::{Fsync, LimitSettings, Settings, UpstreamSettings};
-use super::{rule, settings::QueueSettings};
+use super::raw::{size_text, word};
+use super::rule;
+use super::sections::FSYNC;
+use super::settings::{LimitSettings, QueueSettings, Settings, UpstreamSettings};
 
 /// TOML for `tideover check`. Keys that are off are left out.
 #[must_use]
@@ -99,6 +100,7 @@ fn upstream(upstream: &UpstreamSettings) -> Table {
     if !upstream.rules.is_empty() {
         let rules = upstream
             .rules
+            .settings()
             .iter()
             .map(|one| Value::Table(rule::table(one)))
             .collect();
@@ -109,12 +111,7 @@ fn upstream(upstream: &UpstreamSettings) -> Table {
 
 fn queue(queue: &QueueSettings) -> Table {
     let mut table = Table::new();
-    let fsync = match queue.fsync {
-        Fsync::Always => "always",
-        Fsync::Everysec => "everysec",
-        Fsync::No => "no",
-    };
-    put(&mut table, "fsync", text(fsync));
+    put(&mut table, "fsync", text(word(&FSYNC, queue.fsync)));
     put(&mut table, "max_bytes", text(size_text(queue.bytes_max)));
     if let Some(age) = queue.age_max {
         put(&mut table, "max_age", duration(age));

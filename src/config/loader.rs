@@ -254,12 +254,8 @@ impl Loader<'_> {
         let timeouts = timeouts(section.section("timeouts"));
         let queue = queue(section.section("queue"));
         let replay = replay(section.section("replay"));
-        let rules = section
-            .list("rule")
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(rule::rule)
-            .collect();
+        let rules = section.list("rule").unwrap_or_default();
+        let rules = rule::rules(rules, &section);
         section.finish();
         UpstreamSettings {
             name,

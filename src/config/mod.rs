@@ -16,7 +16,4 @@ pub use address::{Credentials, ListenAddress, UpstreamAddress, UpstreamUrl};
 pub use effective::effective;
 pub use fault::{ConfigErrors, Fault, LoadError};
 pub use loader::{Flags, Outside, load};
-pub use settings::{
-    AfterNeutralRead, Fsync, InFlight, LimitSettings, NeedsKey, QueueSettings, ReplaySettings, RuleSettings, Settings,
-    TimeoutSettings, UpstreamSettings, WhenDown, XaddId,
-};
+pub use settings::{LimitSettings, QueueSettings, ReplaySettings, Settings, UpstreamSettings};

@@ -44,6 +44,11 @@ impl<'t> Section<'t> {
         self.table?.get(key)
     }
 
+    /// Whether anything stands at `key`.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(key))
+    }
+
     /// The value of `key`, if it is there and right.
     pub(super) fn optional<T>(
         &mut self,
@@ -200,6 +205,19 @@ pub(super) fn size_text(bytes: u64) -> String {
     }
 }
 
+/// A key whose other meanings are known, but not built: only its default may stand there.
+pub(super) fn only_built<'w>(default: &'w Value, not_built: &'w [Value]) -> impl FnOnce(&Value) -> Result<(), String> {
+    move |value| {
+        if value == default {
+            Ok(())
+        } else if not_built.contains(value) {
+            Err("not built yet".to_owned())
+        } else {
+            Err(format!("must be {default}"))
+        }
+    }
+}
+
 /// One of several words.
 pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl FnOnce(&Value) -> Result<T, String> {
     move |value| {
@@ -214,6 +232,12 @@ pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl FnOnce(&Value) -> Res
             .map(|(_, meaning)| *meaning)
             .ok_or_else(rule)
     }
+}
+
+/// The word for a meaning.
+pub(super) fn word<T: Copy + PartialEq>(words: &[(&'static str, T)], meaning: T) -> &'static str {
+    let found = words.iter().find(|(_, candidate)| *candidate == meaning);
+    found.map_or("", |(word, _)| word)
 }
 
 /// A list of strings, none empty, at least one.

@@ -7,14 +7,21 @@ use std::time::Duration;
 use toml::Value;
 
 use super::raw::{Section, duration, one_of, size, string, whole};
-use super::settings::{Fsync, LimitSettings, QueueSettings, ReplaySettings, TimeoutSettings};
+use super::settings::{LimitSettings, QueueSettings, ReplaySettings};
 use crate::breaker;
+use crate::journal::Fsync;
+use crate::upstream::settings::Timeouts;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
+pub(super) const FSYNC: [(&str, Fsync); 3] = [
+    ("always", Fsync::Always),
+    ("everysec", Fsync::EverySec),
+    ("no", Fsync::No),
+];
 const NAME_RULE: &str = "must be 1 to 32 of a-z, 0-9, _ and -";
 
 pub(super) fn name(value: &Value) -> Result<String, String> {
@@ -99,9 +106,9 @@ pub(super) fn breaker_settings(mut section: Section<'_>) -> breaker::Settings {
     }
 }
 
-pub(super) fn timeouts(mut section: Section<'_>) -> TimeoutSettings {
-    let default = TimeoutSettings::default();
-    let timeouts = TimeoutSettings {
+pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
+    let default = Timeouts::default();
+    let timeouts = Timeouts {
         connect: section.get("connect", default.connect, duration(MILLISECOND, HOUR)),
         command: section.get("command", default.command, duration(MILLISECOND, HOUR)),
     };
@@ -111,13 +118,8 @@ pub(super) fn timeouts(mut section: Section<'_>) -> TimeoutSettings {
 
 pub(super) fn queue(mut section: Section<'_>) -> QueueSettings {
     let default = QueueSettings::default();
-    let words = [
-        ("always", Fsync::Always),
-        ("everysec", Fsync::Everysec),
-        ("no", Fsync::No),
-    ];
     let queue = QueueSettings {
-        fsync: section.get("fsync", default.fsync, one_of(&words)),
+        fsync: section.get("fsync", default.fsync, one_of(&FSYNC)),
         bytes_max: section.get("max_bytes", default.bytes_max, size(MIB, 1024 * 1024 * GIB)),
         age_max: section.optional("max_age", duration(Duration::from_secs(1), YEAR)),
     };

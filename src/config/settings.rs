@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{ListenAddress, Secret, UpstreamUrl};
+use crate::journal::Fsync;
+use crate::outage::rules::Rules;
+use crate::upstream::settings::Timeouts;
 use crate::{breaker, telemetry};
 
 /// The whole configuration. `upstreams` is never empty; names and listen addresses are unique.
@@ -53,18 +56,10 @@ pub struct UpstreamSettings {
     /// What clients must AUTH with first.
     pub client_password: Option<Secret>,
     pub breaker: breaker::Settings,
-    pub timeouts: TimeoutSettings,
+    pub timeouts: Timeouts,
     pub queue: QueueSettings,
     pub replay: ReplaySettings,
-    pub rules: Vec<RuleSettings>,
-}
-
-/// `[upstream.timeouts]`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeoutSettings {
-    pub connect: Duration,
-    /// Silence this long means trouble.
-    pub command: Duration,
+    pub rules: Rules,
 }
 
 /// `[upstream.queue]`
@@ -77,15 +72,6 @@ pub struct QueueSettings {
     pub age_max: Option<Duration>,
 }
 
-/// When an acknowledgement means "on the disk", as Redis's `appendfsync`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Fsync {
-    Always,
-    #[default]
-    Everysec,
-    No,
-}
-
 /// `[upstream.replay]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplaySettings {
@@ -93,68 +79,6 @@ pub struct ReplaySettings {
     pub start_delay_max: Duration,
     /// Records per second.
     pub rate_max: Option<NonZeroU32>,
-}
-
-/// `[[upstream.rule]]`, checked for its shape only: whether a command can do what the rule asks is for `outage` to say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RuleSettings {
-    /// Upper case, words separated by one space; never empty.
-    pub commands: Vec<String>,
-    /// Globs; empty means every key.
-    pub keys: Vec<String>,
-    /// Nothing: as the built-in table says.
-    pub when_down: Option<WhenDown>,
-    /// A whole reply as it goes over the wire, line end included.
-    pub reply: Option<Vec<u8>>,
-    pub in_flight: InFlight,
-    pub after_neutral_read: AfterNeutralRead,
-    pub needs_key: NeedsKey,
-    pub xadd_id: XaddId,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenDown {
-    Neutral,
-    Queue,
-    Error,
-    Hold,
-}
-
-/// What becomes of an absolute write that the breaker caught in flight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum InFlight {
-    /// The uncertain error.
-    #[default]
-    Error,
-    Journal,
-}
-
-/// What becomes of a whole-value write to a key that was answered neutrally in this outage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum AfterNeutralRead {
-    #[default]
-    Overwrite,
-    CreateOnly,
-    Refuse,
-}
-
-/// `needs_key`: whether HSET, RPUSH, … are replayed onto a key that is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum NeedsKey {
-    #[default]
-    No,
-    /// Replayed only onto a key that still exists, else a dead letter.
-    Yes,
-}
-
-/// Which ID a journaled `XADD … *` gets at replay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum XaddId {
-    /// One that Redis makes then.
-    #[default]
-    Provisional,
-    /// The one that was returned.
-    Accepted,
 }
 
 impl Default for Settings {
@@ -195,19 +119,10 @@ impl Default for UpstreamSettings {
             hold_timeout: Duration::from_secs(1),
             client_password: None,
             breaker: breaker::Settings::default(),
-            timeouts: TimeoutSettings::default(),
+            timeouts: Timeouts::default(),
             queue: QueueSettings::default(),
             replay: ReplaySettings::default(),
-            rules: Vec::new(),
-        }
-    }
-}
-
-impl Default for TimeoutSettings {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(1),
-            command: Duration::from_secs(2),
+            rules: Rules::default(),
         }
     }
 }
@@ -215,7 +130,7 @@ impl Default for TimeoutSettings {
 impl Default for QueueSettings {
     fn default() -> Self {
         Self {
-            fsync: Fsync::default(),
+            fsync: Fsync::EverySec,
             bytes_max: 1024 * 1024 * 1024,
             age_max: None,
         }

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
+use crate::command::Name;
+use crate::outage::rules::{Reply, WhenDown};
 
 const EXAMPLE: &str = include_str!("../../config/tideover.toml");
 
@@ -82,15 +84,18 @@ fn every_key_that_is_off_in_the_example_can_be_switched_on() {
     assert!(upstream.client_password.is_some());
     assert_eq!(upstream.queue.age_max, Some(Duration::from_secs(86_400)));
     assert!(upstream.replay.rate_max.is_some());
-    assert_eq!(upstream.rules.len(), 1);
-    assert_eq!(upstream.rules[0].reply.as_deref(), Some(&b":1\r\n"[..]));
+    let [rule] = upstream.rules.settings() else {
+        panic!("{:?}", upstream.rules)
+    };
+    assert_eq!(rule.reply.as_deref(), Some(":1"));
 }
 
 #[test]
 fn the_effective_configuration_loads_as_the_same_settings() {
     let text = "workers = 3\n[log]\nformat = \"json\"\n[limits]\nbulk = \"1000001B\"\n[[upstream]]\nname = \"a\"\n\
         listen = \"unix:/run/a\"\nurl = \"unix:///r%20x?db=3\"\n[upstream.queue]\nfsync = \"no\"\nmax_age = \"1h\"\n\
-        [[upstream.rule]]\ncommands = [\"object  freq\"]\nreply = \"$-1\"\nneeds_key = true\n[[upstream]]\nname = \"b\"";
+        [[upstream.rule]]\ncommands = [\"object  freq\"]\nwhen_down = \"neutral\"\nreply = \"$-1\"\nneeds_key = false\n\
+        [[upstream.rule]]\nkeys = [\"lock:*\"]\nwhen_down = \"error\"\n[[upstream]]\nname = \"b\"";
     let settings = load_file(text).unwrap();
     assert_eq!(load_file(&effective(&settings)), Ok(settings));
     assert_eq!(load_file(&effective(&Settings::default())), Ok(Settings::default()));
@@ -125,7 +130,8 @@ fn every_fault_is_named_at_once() {
         "data_dri = \"x\"\nworkers = 0\n[log]\nlevel = \"loud\"\nfile = \"x\"\n[limits]\nbulk = \"12 parsecs\"\n\
          [[upstream]]\nname = \"Main\"\nlisten = \"6380\"\nurl = \"rediss://h\"\nhold_timeout = 5\n\
          [upstream.breaker]\nfailure_threshold = 0\n[upstream.queue]\nfsync = \"sometimes\"\nmax_bytes = \"1KiB\"\n\
-         [[upstream.rule]]\nwhen_down = \"maybe\"\n[[upstream.rule]]\ncommands = [\"GET\"]\nreply = \"1\"",
+         [[upstream.rule]]\nwhen_down = \"maybe\"\n[[upstream.rule]]\ncommands = [\"GETT\", \"GET\"]\n\
+         when_down = \"neutral\"\nreply = \"1\"\n",
         &[
             "workers = 0: must be at least 1",
             "log.level = \"loud\": must be one of error, warn, info, debug, trace",
@@ -138,9 +144,11 @@ fn every_fault_is_named_at_once() {
             "upstream[0].breaker.failure_threshold = 0: must be at least 1",
             "upstream[0].queue.fsync = \"sometimes\": must be one of \"always\", \"everysec\", \"no\"",
             "upstream[0].queue.max_bytes = \"1KiB\": must be at least 1MiB",
-            "upstream[0].rule[0].commands: missing: a rule names the commands it is for",
             "upstream[0].rule[0].when_down = \"maybe\": must be one of \"neutral\", \"queue\", \"error\", \"hold\"",
-            "upstream[0].rule[1].reply = \"1\": must be a reply as Redis would send it, like \":1\", \"+OK\" or \"$-1\"",
+            "upstream[0].rule[0].commands: missing: a rule names commands; keys alone are enough where it neither queues \
+             nor has a reply",
+            "upstream[0].rule[1].commands = \"GETT\": no such command",
+            "upstream[0].rule[1].reply = \"1\": a reply is +text, :n, $text, _ or *0",
             "data_dri = \"x\": unknown key (known here: data_dir, admin, workers, shutdown_timeout, log, limits, upstream)",
         ],
     );
@@ -317,43 +325,64 @@ fn a_password_file_completes_the_url() {
 }
 
 #[test]
-fn rules_are_taken_in_order_with_commands_in_upper_case() {
+fn rules_become_what_the_program_runs_with() {
     let rules = upstream(
-        "[[upstream.rule]]\ncommands = [\"incr\", \"object  freq\"]\nkeys = [\"stats:*\"]\nwhen_down = \"queue\"\n\
-         reply = \":1\"\nin_flight = \"journal\"\n[[upstream.rule]]\ncommands = [\"XADD\"]\nxadd_id = \"accepted\"\n\
-         after_neutral_read = \"create_only\"\nneeds_key = true",
+        "[[upstream.rule]]\ncommands = [\"incr\"]\nkeys = [\"stats:*\"]\nwhen_down = \"queue\"\nreply = \":1\"\n\
+         [[upstream.rule]]\nkeys = [\"lock:*\"]\nwhen_down = \"error\"\n",
     )
     .rules;
-    let [first, second] = &rules[..] else {
-        panic!("{rules:?}")
+    let check = |name, key: &str, expected: Option<(Option<WhenDown>, Option<Reply>)>| {
+        let rule = rules.first_match(name, std::iter::once(key.as_bytes()));
+        let got = rule.map(|rule| (rule.when_down, rule.reply.clone()));
+        assert_eq!(got, expected, "{name:?} {key}");
     };
-    assert_eq!(first.commands, ["INCR", "OBJECT FREQ"]);
-    assert_eq!(first.keys, ["stats:*"]);
-    assert_eq!(
-        (first.when_down, first.in_flight),
-        (Some(WhenDown::Queue), InFlight::Journal)
-    );
-    assert_eq!((second.when_down, second.reply.as_ref()), (None, None));
-    assert_eq!((second.xadd_id, second.needs_key), (XaddId::Accepted, NeedsKey::Yes));
-    assert_eq!(second.after_neutral_read, AfterNeutralRead::CreateOnly);
+    let queued = (Some(WhenDown::Queue), Some(Reply::Integer(1)));
+    check(Name::Incr, "stats:a", Some(queued));
+    check(Name::Incr, "lock:a", Some((Some(WhenDown::Error), None)));
+    check(Name::Get, "lock:a", Some((Some(WhenDown::Error), None)));
+    check(Name::Get, "stats:a", None);
 }
 
 #[test]
-fn rule_replies() {
-    let check = |reply: &str, expected: Option<&str>| {
-        let text = format!("[[upstream]]\n[[upstream.rule]]\ncommands = [\"GET\"]\nreply = {reply:?}");
-        let got = load_file(&text)
-            .ok()
-            .and_then(|mut settings| settings.upstreams.remove(0).rules.remove(0).reply);
-        assert_eq!(got.as_deref(), expected.map(str::as_bytes), "{reply}");
-    };
-    check(":1", Some(":1\r\n"));
-    check("+OK\r\n", Some("+OK\r\n"));
-    check("-ERR no", Some("-ERR no\r\n"));
-    check("$3\r\nfoo", Some("$3\r\nfoo\r\n"));
-    check("*0", Some("*0\r\n"));
-    check("_", Some("_\r\n"));
-    for wrong in ["", "1", "OK", ":", ":x", "+", "+a\r\n+b", "$x", "é"] {
-        check(wrong, None);
+fn rules_that_ask_for_what_cannot_be_are_faults() {
+    let rule = |text: &str| format!("[[upstream]]\n[[upstream.rule]]\n{text}");
+    check_faults(
+        &rule("commands = [\"INCR\", \"LPOP\"]\nwhen_down = \"queue\""),
+        &[
+            "upstream[0].rule[0].commands = \"INCR\": is queued only with a reply",
+            "upstream[0].rule[0].commands = \"LPOP\": is never queued",
+        ],
+    );
+    check_faults(
+        &rule("commands = 1"),
+        &["upstream[0].rule[0].commands = 1: must be a list of strings, at least one, none empty"],
+    );
+    for text in ["when_down = \"error\"", "keys = [\"a\"]\nwhen_down = \"queue\""] {
+        let shown = load_file(&rule(text)).unwrap_err().to_string();
+        assert!(shown.starts_with("upstream[0].rule[0].commands: missing"), "{shown}");
     }
+}
+
+#[test]
+fn rule_keys_that_are_not_built_take_only_their_defaults() {
+    let rule = |text: &str| format!("[[upstream]]\n[[upstream.rule]]\ncommands = [\"XADD\"]\n{text}");
+    for not_built in [
+        "in_flight = \"journal\"",
+        "after_neutral_read = \"create_only\"",
+        "after_neutral_read = \"refuse\"",
+        "needs_key = true",
+        "xadd_id = \"accepted\"",
+    ] {
+        check_faults(
+            &rule(not_built),
+            &[&format!("upstream[0].rule[0].{not_built}: not built yet")],
+        );
+    }
+    check_faults(
+        &rule("in_flight = \"never\"\nneeds_key = 1"),
+        &[
+            "upstream[0].rule[0].in_flight = \"never\": must be \"error\"",
+            "upstream[0].rule[0].needs_key = 1: must be false",
+        ],
+    );
 }

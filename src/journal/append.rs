@@ -24,9 +24,9 @@ impl<S: Storage> Journal<S> {
     ///
     /// # Errors
     /// None of the records is in the journal, see [`AppendError`].
-    pub fn append<'a>(
+    pub fn append(
         &mut self,
-        payloads: &mut dyn Iterator<Item = &'a [u8]>,
+        payloads: &mut dyn Iterator<Item = &[u8]>,
         wall_ms: u64,
         mono_ms: u64,
     ) -> Result<Appended, AppendError> {
@@ -77,7 +77,8 @@ impl<S: Storage> Journal<S> {
         })
     }
 
-    /// Makes everything written durable.
+    /// Makes everything written durable (under [`Fsync::No`] only what is in the newest segment: earlier ones are left
+    /// to the kernel).
     ///
     /// # Errors
     /// The segment is poisoned; [`SyncError::unsynced`] says what became of its records.
@@ -151,20 +152,19 @@ impl<S: Storage> Journal<S> {
             return Ok(());
         }
         match (&mut self.writer, done.result) {
-            (Writer::Closed, _) => Ok(()),
-            (Writer::Open(open) | Writer::Poisoned(open), Ok(())) => {
-                if done.covers.end > open.synced.end {
-                    open.synced = done.covers;
-                }
+            // Poisoned meanwhile: an error may have been told to the other handle, so this success proves nothing.
+            (Writer::Closed, _) | (Writer::Poisoned(_), Ok(())) => Ok(()),
+            (Writer::Open(open), Ok(())) => {
+                open.synced = done.covers;
                 Ok(())
             }
             (Writer::Open(_) | Writer::Poisoned(_), Err(source)) => Err(self.sync_failed(source)),
         }
     }
 
-    fn encode<'a>(
+    fn encode(
         &mut self,
-        payloads: &mut dyn Iterator<Item = &'a [u8]>,
+        payloads: &mut dyn Iterator<Item = &[u8]>,
         wall_ms: u64,
         mono_ms: u64,
     ) -> Result<u64, AppendError> {
@@ -305,7 +305,8 @@ impl<S: Storage> Journal<S> {
         };
         // Best effort: where it fails, the next segment's header says that the rest does not count.
         let _ = open.file.truncate(written.end);
-        let is_synced = self.ticket.is_none() && open.file.sync().is_ok();
+        // With a sync under way beside, an error of earlier writes may have been told there.
+        let is_synced = open.file.sync().is_ok() && self.ticket.is_none();
         if is_synced || self.settings.fsync == Fsync::No {
             open.synced = written;
         }

@@ -1,1 +1,344 @@
+//! The journal against a plain list, over a disk that fails and loses what was not synced.
 
+use proptest::prelude::*;
+
+use super::fault_storage::FaultStorage;
+use super::format::SEGMENT_HEADER_BYTES;
+use super::*;
+
+#[derive(Debug, Clone)]
+enum Action {
+    Append { records: u8, payload_bytes: u8 },
+    Sync,
+    TakeTicket,
+    RunTicket,
+    Read { part: u8 },
+    Replayed { part: u8 },
+    SaveCheckpoint,
+    Release { part: u8 },
+    Rewind { part: u8 },
+    FailWrite { after_bytes: u8 },
+    FailSync,
+    Crash { seed: u64 },
+}
+
+fn actions() -> impl Strategy<Value = Vec<Action>> {
+    let action = prop_oneof![
+        8 => (1..6u8, 0..60u8).prop_map(|(records, payload_bytes)| Action::Append { records, payload_bytes }),
+        3 => Just(Action::Sync),
+        2 => Just(Action::TakeTicket),
+        2 => Just(Action::RunTicket),
+        1 => any::<u8>().prop_map(|part| Action::Read { part }),
+        3 => any::<u8>().prop_map(|part| Action::Replayed { part }),
+        1 => Just(Action::SaveCheckpoint),
+        1 => any::<u8>().prop_map(|part| Action::Release { part }),
+        1 => any::<u8>().prop_map(|part| Action::Rewind { part }),
+        2 => any::<u8>().prop_map(|after_bytes| Action::FailWrite { after_bytes }),
+        2 => Just(Action::FailSync),
+        2 => any::<u64>().prop_map(|seed| Action::Crash { seed }),
+    ];
+    prop::collection::vec(action, 1..60)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Must survive everything.
+    Synced,
+    /// Appended, and may be lost in a crash.
+    Written,
+    /// Withdrawn: not readable, but a crash may bring it back.
+    Withdrawn,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    seq: u64,
+    payload: Vec<u8>,
+    fate: Fate,
+}
+
+struct Run {
+    storage: FaultStorage,
+    settings: Settings,
+    journal: Option<Journal<FaultStorage>>,
+    ticket: Option<SyncTicket<<FaultStorage as Storage>::File>>,
+    entries: Vec<Entry>,
+    /// Records up to here may have been given up.
+    replayed_seq: u64,
+    last_seq: u64,
+    appends: u64,
+    has_rewound: bool,
+}
+
+impl Run {
+    fn new(fsync: Fsync) -> Self {
+        let storage = FaultStorage::default();
+        let settings = Settings {
+            fsync,
+            bytes_max: 3000,
+            segment_bytes_max: SEGMENT_HEADER_BYTES + 400,
+        };
+        let (journal, _) = Journal::open(storage.clone(), settings, [1; 16], 0).unwrap();
+        Self {
+            storage,
+            settings,
+            journal: Some(journal),
+            ticket: None,
+            entries: Vec::new(),
+            replayed_seq: 0,
+            last_seq: 0,
+            appends: 0,
+            has_rewound: false,
+        }
+    }
+
+    fn journal(&mut self) -> &mut Journal<FaultStorage> {
+        self.journal.as_mut().unwrap()
+    }
+
+    fn act(&mut self, action: &Action) {
+        match *action {
+            Action::Append { records, payload_bytes } => self.append(records, payload_bytes),
+            Action::Sync => self.sync(),
+            Action::TakeTicket if self.settings.fsync == Fsync::Always => {}
+            Action::TakeTicket => {
+                if let Some(ticket) = self.journal().sync_beside().unwrap() {
+                    self.ticket = Some(ticket);
+                }
+            }
+            Action::RunTicket => self.run_ticket(),
+            Action::Read { part } => {
+                let after_seq = self.seq_at(part);
+                let got = self.journal().read(after_seq, 2, 1000).unwrap();
+                assert!(got.iter().all(|record| record.seq > after_seq));
+            }
+            Action::Replayed { part } => {
+                let seq = self.seq_at(part);
+                let readable = self.settings.fsync != Fsync::Always || self.is_synced(seq);
+                let outcome = self.journal().replayed(seq, &Mark::default(), 0);
+                assert!(outcome.is_ok() || !readable, "{outcome:?}");
+                self.replayed_seq = self.journal().status().replayed_seq;
+            }
+            Action::SaveCheckpoint => drop(self.journal().save_checkpoint()),
+            Action::Release { part } => {
+                let seq = self.seq_at(part);
+                drop(self.journal().release(seq));
+            }
+            Action::Rewind { part } => {
+                self.has_rewound = true;
+                let seq = self.seq_at(part);
+                let before = self.journal().status();
+                if let Ok(moved) = self.journal().rewind(seq) {
+                    assert_eq!(self.journal().status().records, before.records + moved.records);
+                }
+                let kept: Vec<u64> = self.read_all().iter().map(|record| record.seq).collect();
+                let replayed_seq = self.replayed_seq;
+                self.entries
+                    .retain(|entry| entry.seq > replayed_seq || kept.contains(&entry.seq));
+                self.replayed_seq = self.journal().status().replayed_seq;
+            }
+            Action::FailWrite { after_bytes } => {
+                self.storage.disk().fail_write_after = Some(usize::from(after_bytes));
+            }
+            Action::FailSync => self.storage.disk().fail_sync = true,
+            Action::Crash { seed } => self.crash(seed),
+        }
+        self.compare();
+    }
+
+    fn seq_at(&self, part: u8) -> u64 {
+        let at = self.entries.len() * usize::from(part) / 255;
+        at.checked_sub(1).map_or(0, |at| self.entries[at].seq)
+    }
+
+    fn is_synced(&self, seq: u64) -> bool {
+        self.entries
+            .iter()
+            .any(|entry| entry.seq == seq && entry.fate == Fate::Synced)
+    }
+
+    fn append(&mut self, records: u8, payload_bytes: u8) {
+        self.appends += 1;
+        let payloads: Vec<Vec<u8>> = (0..records)
+            .map(|at| [&self.appends.to_le_bytes()[..], &vec![at; usize::from(payload_bytes)]].concat())
+            .collect();
+        let outcome = self.journal().append(&mut payloads.iter().map(Vec::as_slice), 1, 1);
+        if let Ok(appended) = outcome {
+            let first_seq = appended.last_seq + 1 - appended.records;
+            assert!(first_seq > self.last_seq, "a number is used again");
+            self.last_seq = appended.last_seq;
+            let entries = payloads.into_iter().zip(first_seq..);
+            self.entries.extend(entries.map(|(payload, seq)| Entry {
+                seq,
+                payload,
+                fate: Fate::Written,
+            }));
+        }
+        if self.settings.fsync == Fsync::Always {
+            self.sync();
+        }
+    }
+
+    fn sync(&mut self) {
+        let last_seq = self.last_seq;
+        let outcome = self.journal().sync();
+        self.settle(outcome, last_seq);
+    }
+
+    fn run_ticket(&mut self) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let covered = ticket.covers.last_seq;
+        let outcome = self.journal().sync_done(ticket.run());
+        if self.journal().status().health != Health::Sound {
+            return;
+        }
+        self.settle(outcome, covered);
+    }
+
+    fn settle(&mut self, outcome: Result<(), SyncError>, covered_seq: u64) {
+        let synced_seq = match outcome.map_err(|error| error.unsynced) {
+            Ok(()) | Err(Unsynced::Carried { .. }) => covered_seq,
+            Err(Unsynced::Waiting { .. } | Unsynced::TicketOut) => return,
+            Err(Unsynced::Withdrawn { after_seq, records }) => {
+                let written = self.entries.iter_mut().filter(|entry| entry.fate == Fate::Written);
+                let withdrawn = written.filter(|entry| entry.seq > after_seq);
+                assert_eq!(
+                    withdrawn.map(|entry| entry.fate = Fate::Withdrawn).count() as u64,
+                    records
+                );
+                return;
+            }
+        };
+        if self.settings.fsync == Fsync::No {
+            return;
+        }
+        for entry in self
+            .entries
+            .iter_mut()
+            .filter(|entry| entry.seq <= synced_seq && entry.fate == Fate::Written)
+        {
+            entry.fate = Fate::Synced;
+        }
+    }
+
+    fn read_all(&mut self) -> Vec<Record> {
+        let mut records: Vec<Record> = Vec::new();
+        loop {
+            let after_seq = records.last().map_or(0, |record| record.seq);
+            let more = self.journal().read(after_seq, 7, 300).unwrap();
+            if more.is_empty() {
+                return records;
+            }
+            records.extend(more);
+        }
+    }
+
+    /// What is readable is what the list says.
+    fn compare(&mut self) {
+        let replayed_seq = self.replayed_seq;
+        let got: Vec<_> = self
+            .read_all()
+            .into_iter()
+            .filter(|r| r.seq > replayed_seq)
+            .map(|r| (r.seq, r.payload.to_vec()))
+            .collect();
+        let expected: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|entry| entry.seq > replayed_seq && entry.fate != Fate::Withdrawn)
+            .map(|entry| (entry.seq, entry.payload.clone()))
+            .collect();
+        assert_eq!(got, expected);
+        let status = self.journal().status();
+        assert_eq!(status.records, expected.len() as u64);
+        assert_eq!(
+            status.bytes,
+            expected
+                .iter()
+                .map(|(_, payload)| 32 + payload.len() as u64)
+                .sum::<u64>()
+        );
+        assert_eq!(status.oldest_wall_ms.is_some(), !expected.is_empty());
+        assert!(status.disk_bytes <= self.settings.bytes_max + 2 * SEGMENT_HEADER_BYTES);
+    }
+
+    fn crash(&mut self, seed: u64) {
+        self.ticket = None;
+        self.journal = None;
+        let mut random = fastrand::Rng::with_seed(seed);
+        self.storage.disk().crash(&mut |most| random.usize(0..=most));
+        let (journal, report) = Journal::open(self.storage.clone(), self.settings, [2; 16], 0).unwrap();
+        self.journal = Some(journal);
+        let replayed_seq = self.journal().status().replayed_seq;
+        assert!(
+            replayed_seq <= self.replayed_seq,
+            "the checkpoint is ahead of what was confirmed"
+        );
+        let got = self.read_all();
+        assert!(got.is_sorted_by(|a, b| a.seq < b.seq));
+        for record in &got {
+            let entry = self.entries.iter().find(|entry| entry.seq == record.seq);
+            assert_eq!(
+                entry.map(|entry| &entry.payload[..]),
+                Some(&record.payload[..]),
+                "{} is invented",
+                record.seq
+            );
+        }
+        let survived = |entry: &Entry| got.iter().any(|record| record.seq == entry.seq);
+        for entry in self.entries.iter().filter(|entry| entry.seq > self.replayed_seq) {
+            assert!(
+                entry.fate != Fate::Synced || survived(entry),
+                "{} was synced and is lost",
+                entry.seq
+            );
+        }
+        if self.settings.fsync != Fsync::No {
+            assert_eq!(report.damage, []);
+            // A rewind can ask again for replayed records that a crash has taken; saying so is right.
+            assert!(self.has_rewound || report.missing.is_empty(), "{:?}", report.missing);
+            let backlog = self.entries.iter().filter(|entry| entry.seq > self.replayed_seq);
+            let lost = backlog
+                .filter(|entry| entry.fate == Fate::Written)
+                .skip_while(|entry| survived(entry));
+            assert!(
+                !lost.into_iter().any(survived),
+                "a later record survived an earlier one"
+            );
+        }
+        self.entries.retain(survived);
+        for entry in &mut self.entries {
+            entry.fate = Fate::Synced;
+        }
+        self.replayed_seq = replayed_seq;
+        assert!(self.journal().incarnation() > self.last_seq >> 32);
+    }
+}
+
+fn run(fsync: Fsync, actions: &[Action]) {
+    let mut run = Run::new(fsync);
+    for action in actions {
+        run.act(action);
+    }
+    run.crash(actions.len() as u64);
+    run.compare();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn with_a_sync_per_append_the_journal_is_a_list(actions in actions()) {
+        run(Fsync::Always, &actions);
+    }
+
+    #[test]
+    fn with_a_sync_now_and_then_the_journal_is_a_list(actions in actions()) {
+        run(Fsync::EverySec, &actions);
+    }
+
+    #[test]
+    fn without_syncs_the_journal_is_a_list(actions in actions()) {
+        run(Fsync::No, &actions);
+    }
+}

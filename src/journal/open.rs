@@ -36,20 +36,14 @@ impl<S: Storage> Journal<S> {
         fresh_queue_id: QueueId,
         wall_ms: u64,
     ) -> Result<(Self, OpenReport), OpenError> {
-        storage.lock().map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock => OpenError::Locked,
-            _ => OpenError::Io {
-                file: "lock".to_owned(),
-                source,
-            },
-        })?;
+        lock(&mut storage)?;
         let names = storage.list().map_err(disk("."))?;
         for name in names.iter().filter(|name| name.ends_with(".tmp")) {
             storage.remove(name).map_err(disk(name))?;
         }
         let queue = load_queue(&storage, &names, fresh_queue_id)?;
         let codec = Codec::new(&queue.queue_id);
-        let (checkpoints, checkpoint, checkpoints_unreadable) =
+        let (mut checkpoints, checkpoint, checkpoints_unreadable) =
             Checkpoints::load(&storage, queue.queue_id).map_err(disk("checkpoint"))?;
         let (letters, dead_letter_bytes_unreadable) =
             DeadLetters::load(&storage, queue.queue_id, codec).map_err(disk("dead-letters"))?;
@@ -80,8 +74,13 @@ impl<S: Storage> Journal<S> {
         if incarnation >= 1 << 32 {
             return Err(OpenError::Exhausted);
         }
+        if let Some(checkpoint) = &checkpoint {
+            // It may be the one that was never synced; numbers after it are about to be built on it.
+            checkpoints
+                .save_durably(&storage, checkpoint)
+                .map_err(disk("checkpoint"))?;
+        }
         Queue { incarnation, ..queue }.save(&storage).map_err(disk(QUEUE))?;
-        let oldest_known = segments.front().map_or(0, |segment| segment.prior_last_seq);
         let journal = Self {
             storage,
             settings,
@@ -97,10 +96,7 @@ impl<S: Storage> Journal<S> {
             withdrawn: None,
             encoded: Vec::new(),
             backlog,
-            checkpoint: checkpoint.unwrap_or(Checkpoint {
-                seq: oldest_known,
-                ..Checkpoint::default()
-            }),
+            checkpoint: checkpoint.unwrap_or_default(),
             checkpoints,
             reading: Walk::default(),
             replaying: Walk::default(),
@@ -109,6 +105,16 @@ impl<S: Storage> Journal<S> {
         };
         Ok((journal, report))
     }
+}
+
+fn lock<S: Storage>(storage: &mut S) -> Result<(), OpenError> {
+    storage.lock().map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked,
+        _ => OpenError::Io {
+            file: "lock".to_owned(),
+            source,
+        },
+    })
 }
 
 fn load_queue<S: Storage>(storage: &S, names: &[String], fresh_queue_id: QueueId) -> Result<Queue, OpenError> {
@@ -302,11 +308,17 @@ impl<S: Storage> Recovery<'_, S> {
                 candidate.file.truncate(segment.tally.end).map_err(disk(&name))?;
                 candidate.file.sync().map_err(disk(&name))?;
             }
-        } else if segment.tally.records == 0 || segment.tally.last_seq < upto_seq {
-            if segment.tally.records > 0 || upto_seq >= segment.first_seq {
-                self.damage(&name, candidate.size - bytes, bytes);
-                segment.is_damaged = true;
-            }
+            return Ok(());
+        }
+        // Where nothing is missing, it is what a failed append left.
+        let is_missing = if segment.tally.records > 0 {
+            segment.tally.last_seq < upto_seq
+        } else {
+            upto_seq >= segment.first_seq
+        };
+        if is_missing {
+            self.damage(&name, candidate.size - bytes, bytes);
+            segment.is_damaged = true;
         }
         Ok(())
     }

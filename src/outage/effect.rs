@@ -44,6 +44,16 @@ pub struct Effect<'a> {
 }
 
 impl<'a> Effect<'a> {
+    /// The same with memory of its own.
+    #[must_use]
+    pub fn into_owned(self) -> Effect<'static> {
+        Effect {
+            kind: self.kind,
+            command: Cow::Owned(self.command.into_owned()),
+            deadline: self.deadline,
+        }
+    }
+
     /// The request as it came, without a copy.
     #[must_use]
     pub fn verbatim(kind: EffectKind, request: &Request<'a>) -> Self {

@@ -1,6 +1,5 @@
 //! `[[upstream.rule]]`: what the user says about commands and keys while the upstream is not well. First match wins.
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::glob::Glob;
@@ -8,27 +7,20 @@ use super::write::{Queueing, queueing};
 use crate::command::{Name, TABLE};
 use crate::resp::{Protocol, write};
 
-/// A rule as it stands in the configuration; [`Rules::new`] makes sense of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+/// A rule as typed; [`Rules::new`] makes sense of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleSettings {
-    /// Names as in `COMMAND`, subcommands with a space (`XGROUP CREATE`); none: every command.
-    #[serde(default)]
+    /// Names as in `COMMAND`, in any case, subcommands with a space (`XGROUP CREATE`); none: every command.
     pub commands: Vec<String>,
     /// Globs as in KEYS; none: any keys, and commands without keys.
-    #[serde(default)]
     pub keys: Vec<String>,
+    /// Nothing: as the built-in table says.
     pub when_down: Option<WhenDown>,
     /// `+text`, `:n`, `$text`, `_` (null) or `*0` (the empty array).
     pub reply: Option<String>,
-    pub in_flight: Option<InFlight>,
-    pub after_neutral_read: Option<AfterNeutralRead>,
-    pub needs_key: Option<bool>,
-    pub xadd_id: Option<XaddId>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenDown {
     /// The neutral reply, or the rule's.
     Neutral,
@@ -40,45 +32,14 @@ pub enum WhenDown {
     Hold,
 }
 
-/// What becomes of an absolute write that was in flight when the breaker opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InFlight {
-    /// An error that says it is uncertain.
-    #[default]
-    Error,
-    /// Journaled: right for keys with a single writer only.
-    Journal,
-}
-
-/// A whole-value write to a key that was answered neutrally in this outage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AfterNeutralRead {
-    #[default]
-    Overwrite,
-    CreateOnly,
-    Refuse,
-}
-
-/// Which ID `XADD *` has when it is replayed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum XaddId {
-    /// One that the upstream gives at replay.
-    #[default]
-    Upstream,
-    /// The one that the client was given: for streams with a single producer.
-    Accepted,
-}
-
-/// Whether growing writes are replayed onto a key that is gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum MissingKey {
-    #[default]
-    Created,
-    /// `needs_key = true`: they become dead letters.
-    DeadLetter,
+impl WhenDown {
+    /// As the configuration says it.
+    pub const WORDS: [(&'static str, Self); 4] = [
+        ("neutral", Self::Neutral),
+        ("queue", Self::Queue),
+        ("error", Self::Error),
+        ("hold", Self::Hold),
+    ];
 }
 
 /// A reply that the user wrote.
@@ -129,10 +90,6 @@ pub struct Rule {
     keys: Vec<Glob>,
     pub when_down: Option<WhenDown>,
     pub reply: Option<Reply>,
-    pub in_flight: InFlight,
-    pub after_neutral_read: AfterNeutralRead,
-    pub missing_key: MissingKey,
-    pub xadd_id: XaddId,
 }
 
 impl Rule {
@@ -162,12 +119,16 @@ pub struct RuleError {
 
 /// The rules of one upstream, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules(Vec<Rule>);
+pub struct Rules {
+    rules: Vec<Rule>,
+    /// What they were made of.
+    settings: Vec<RuleSettings>,
+}
 
 impl Rules {
     /// # Errors
     /// Everything that is wrong, at once.
-    pub fn new(settings: &[RuleSettings]) -> Result<Self, Vec<RuleError>> {
+    pub fn new(settings: Vec<RuleSettings>) -> Result<Self, Vec<RuleError>> {
         let mut errors = Vec::new();
         let rules = settings
             .iter()
@@ -175,7 +136,7 @@ impl Rules {
             .map(|(rule, settings)| understand(rule, settings, &mut errors))
             .collect();
         if errors.is_empty() {
-            Ok(Self(rules))
+            Ok(Self { rules, settings })
         } else {
             Err(errors)
         }
@@ -183,12 +144,18 @@ impl Rules {
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.rules.is_empty()
+    }
+
+    /// The rules as typed.
+    #[must_use]
+    pub fn settings(&self) -> &[RuleSettings] {
+        &self.settings
     }
 
     /// The first rule for this command on these keys.
     pub fn first_match<'k>(&self, name: Name, keys: impl Iterator<Item = &'k [u8]> + Clone) -> Option<&Rule> {
-        self.0.iter().find(|rule| rule.matches(name, keys.clone()))
+        self.rules.iter().find(|rule| rule.matches(name, keys.clone()))
     }
 }
 
@@ -203,7 +170,9 @@ fn understand(rule: usize, settings: &RuleSettings, errors: &mut Vec<RuleError>)
     };
     let mut commands = Vec::with_capacity(settings.commands.len());
     for command in &settings.commands {
-        match TABLE.iter().find(|spec| spec.name.eq_ignore_ascii_case(command)) {
+        let words: Vec<String> = command.split_whitespace().map(str::to_ascii_uppercase).collect();
+        let name = words.join(" ");
+        match TABLE.iter().find(|spec| spec.name == name) {
             None => wrong("commands", command, "no such command"),
             Some(spec) => {
                 commands.push(spec.id);
@@ -232,13 +201,6 @@ fn understand(rule: usize, settings: &RuleSettings, errors: &mut Vec<RuleError>)
         keys: settings.keys.iter().map(|glob| Glob::new(glob.as_bytes())).collect(),
         when_down: settings.when_down,
         reply,
-        in_flight: settings.in_flight.unwrap_or_default(),
-        after_neutral_read: settings.after_neutral_read.unwrap_or_default(),
-        missing_key: match settings.needs_key {
-            Some(true) => MissingKey::DeadLetter,
-            Some(false) | None => MissingKey::Created,
-        },
-        xadd_id: settings.xadd_id.unwrap_or_default(),
     }
 }
 
@@ -246,12 +208,14 @@ fn understand(rule: usize, settings: &RuleSettings, errors: &mut Vec<RuleError>)
 mod tests {
     use super::*;
 
-    fn rules(text: &str) -> Result<Rules, Vec<RuleError>> {
-        #[derive(Deserialize)]
-        struct File {
-            rule: Vec<RuleSettings>,
+    fn rule(commands: &[&str], keys: &[&str], when_down: Option<WhenDown>, reply: Option<&str>) -> RuleSettings {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        RuleSettings {
+            commands: owned(commands),
+            keys: owned(keys),
+            when_down,
+            reply: reply.map(str::to_owned),
         }
-        Rules::new(&toml::from_str::<File>(text).unwrap().rule)
     }
 
     fn keys<'k>(keys: &'k [&'k str]) -> impl Iterator<Item = &'k [u8]> + Clone {
@@ -260,56 +224,34 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_matches_every_key_wins() {
-        let rules = rules(
-            r#"
-            [[rule]]
-            commands = ["incr", "DEL"]
-            keys = ["stats:*", "count:?"]
-            when_down = "queue"
-            reply = ":1"
-            [[rule]]
-            commands = ["DEL"]
-            when_down = "error"
-            [[rule]]
-            keys = ["lock:*"]
-            when_down = "hold"
-            in_flight = "journal"
-            after_neutral_read = "create_only"
-            needs_key = true
-            xadd_id = "accepted"
-            "#,
-        )
+        let rules = Rules::new(vec![
+            rule(
+                &["incr", "DEL", "object  freq"],
+                &["stats:*", "count:?"],
+                Some(WhenDown::Neutral),
+                Some(":1"),
+            ),
+            rule(&["DEL"], &[], Some(WhenDown::Error), None),
+            rule(&[], &["lock:*"], Some(WhenDown::Hold), None),
+        ])
         .unwrap();
         let when_down = |name, list: &[&str]| rules.first_match(name, keys(list)).and_then(|rule| rule.when_down);
-        assert_eq!(when_down(Name::Incr, &["stats:a"]), Some(WhenDown::Queue));
+        assert_eq!(when_down(Name::Incr, &["stats:a"]), Some(WhenDown::Neutral));
+        assert_eq!(when_down(Name::ObjectFreq, &["stats:a"]), Some(WhenDown::Neutral));
         assert_eq!(when_down(Name::Incr, &["other"]), None);
-        assert_eq!(when_down(Name::Del, &["stats:a", "count:1"]), Some(WhenDown::Queue));
+        assert_eq!(when_down(Name::Del, &["stats:a", "count:1"]), Some(WhenDown::Neutral));
         assert_eq!(when_down(Name::Del, &["stats:a", "count:12"]), Some(WhenDown::Error));
         assert_eq!(when_down(Name::Get, &["lock:a"]), Some(WhenDown::Hold));
         assert_eq!(when_down(Name::Flushall, &[]), None);
-        let rule = rules.first_match(Name::Get, keys(&["lock:a"])).unwrap();
-        assert_eq!(rule.in_flight, InFlight::Journal);
-        assert_eq!(rule.after_neutral_read, AfterNeutralRead::CreateOnly);
-        assert_eq!(rule.missing_key, MissingKey::DeadLetter);
-        assert_eq!(rule.xadd_id, XaddId::Accepted);
     }
 
     #[test]
     fn everything_wrong_is_named_at_once() {
-        let errors = rules(
-            r#"
-            [[rule]]
-            commands = ["GETT", "SETT"]
-            when_down = "queue"
-            reply = "OK"
-            [[rule]]
-            when_down = "error"
-            reply = ":1"
-            [[rule]]
-            commands = ["RPUSH", "INCR", "LPOP"]
-            when_down = "queue"
-            "#,
-        )
+        let errors = Rules::new(vec![
+            rule(&["GETT", "SETT"], &[], Some(WhenDown::Queue), Some("OK")),
+            rule(&["GET"], &[], Some(WhenDown::Error), Some(":1")),
+            rule(&["RPUSH", "INCR", "LPOP"], &[], Some(WhenDown::Queue), None),
+        ])
         .unwrap_err();
         let shown = errors.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(

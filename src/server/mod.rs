@@ -1,79 +1,191 @@
-//! Listeners, workers, shutdown.
+//! Listeners, workers, shutdown: puts the rooms together and runs them.
 
+mod control;
+mod edges;
+mod limits;
+mod listen;
+mod open;
 pub mod worker;
 
-use crate::config::{ListenAddress, Settings};
-use crate::upstream::connections::ConnectionFile;
-use crate::upstream::known::Known;
-use crate::upstream::settings::Timeouts;
-use crate::upstream::shared::{Mode, Shared, Target};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use worker::{NewClient, Part, Socket};
+use std::time::Duration;
 
-/// Serves until told to stop.
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::admin::{self, Phase, Readiness, UpstreamView, View};
+use crate::config::Settings;
+use crate::journal::owner::OwnerHandle;
+use crate::telemetry;
+use crate::upstream::health::Health;
+use crate::upstream::shared::Shared;
+
+use control::ReplayControl;
+use edges::Edges;
+use listen::{Acceptor, Listener};
+use open::{Opened, ask};
+use worker::Worker;
+
+/// Between two publications of the workers' numbers.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// An error at start, for people.
+type StartError = String;
+
+/// Serves until SIGTERM or SIGINT. Exits 0 after an orderly shutdown, 1 when it cannot start.
+#[must_use]
 pub fn run(settings: &Settings) -> ExitCode {
-    std::fs::create_dir_all(&settings.data_dir).unwrap();
-    let u = &settings.upstreams[0];
-    let target = Target {
-        name: u.name.clone(),
-        address: u.url.address.clone(),
-        db: u.url.db,
-        credentials: u.url.credentials.clone(),
-        timeouts: Timeouts {
-            connect: u.timeouts.connect,
-            command: u.timeouts.command,
-        },
-        hold_timeout: u.hold_timeout,
-    };
-    let (shared, _signs) = Shared::new(
-        target,
-        ConnectionFile::open(&settings.data_dir.join("connections")).unwrap(),
-        Known::open(&settings.data_dir.join("known"), [0; 16]).unwrap(),
-        Arc::new(AtomicU64::new(2)),
-        1,
-    );
-    shared.set_mode(Mode::Healthy);
-    let l = &settings.limits;
-    let session = crate::session::Settings {
-        limits: crate::session::Limits {
-            request: crate::resp::scan::Limits {
-                args_max: l.args_max as u32,
-                bulk_bytes_max: l.bulk_bytes_max as u64,
-                inline_bytes_max: l.inline_bytes_max,
-            },
-            lane_request_bytes_max: l.lane_request_bytes_max,
-            pipeline_max: l.pipeline_max,
-            reply_buffer_bytes_max: l.reply_buffer_bytes_max,
-        },
-        client_password: None,
-    };
-    let w = worker::start(
-        0,
-        vec![Part {
-            shared,
-            session,
-            confirm: Box::new(|_| {}),
-        }],
-    )
-    .unwrap();
-    let ListenAddress::Tcp { host, port } = &u.listen else {
-        return ExitCode::FAILURE;
-    };
-    let lis = std::net::TcpListener::bind((host.as_str(), *port)).unwrap();
-    let mut id = 1;
-    for s in lis.incoming() {
-        let s = s.unwrap();
-        s.set_nonblocking(true).unwrap();
-        id += 1;
-        w.clients
-            .blocking_send(NewClient {
-                upstream: 0,
-                id,
-                socket: Socket::Tcp(s),
-            })
-            .unwrap();
+    match start(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "tideover cannot start");
+            ExitCode::FAILURE
+        }
     }
-    ExitCode::SUCCESS
+}
+
+fn start(settings: &Settings) -> Result<(), StartError> {
+    telemetry::init_logging(settings.log).map_err(|error| error.to_string())?;
+    let metrics = telemetry::install().map_err(|error| error.to_string())?;
+    limits::raise_open_files();
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(|error| format!("no runtime: {error}"))?;
+    runtime.block_on(serve(settings, metrics))
+}
+
+/// One upstream with all that serves it.
+struct Served {
+    shared: Arc<Shared>,
+    owner: OwnerHandle,
+}
+
+async fn serve(settings: &Settings, metrics: telemetry::Metrics) -> Result<(), StartError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+    let workers_count = settings
+        .workers
+        .map_or_else(limits::workers, std::num::NonZeroUsize::get);
+    let mut listeners = Vec::new();
+    for upstream in &settings.upstreams {
+        listeners.push(Listener::bind(&upstream.listen).await?);
+    }
+    let admin_listener = TcpListener::bind(settings.admin)
+        .await
+        .map_err(|error| format!("cannot listen on {} (admin): {error}", settings.admin))?;
+    let (opened, parts) = open::all(settings, workers_count)?;
+    let mut workers = Vec::new();
+    for (index, parts) in parts.into_iter().enumerate() {
+        workers.push(worker::start(index, parts).map_err(|error| format!("a worker cannot start: {error}"))?);
+    }
+    let workers = Rc::new(workers);
+    let (mut served, mut views, mut acceptors) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, (opened, listener)) in opened.into_iter().zip(listeners).enumerate() {
+        let upstream = &settings.upstreams[index];
+        telemetry::started(&upstream.name, &upstream.listen, &upstream.url, &settings.data_dir);
+        let Opened {
+            shared,
+            owner,
+            signs,
+            replay,
+            controls,
+        } = opened;
+        let health = Health::new(
+            Arc::clone(&shared),
+            signs,
+            upstream.breaker.clone(),
+            Edges {
+                owner: owner.clone(),
+                replay,
+            },
+        );
+        tokio::task::spawn_local(health.run());
+        let acceptor = Acceptor {
+            upstream: index,
+            shared: Arc::clone(&shared),
+            workers: Rc::clone(&workers),
+            clients_max: settings.limits.clients_max,
+        };
+        acceptors.push(tokio::task::spawn_local(acceptor.run(listener)));
+        let control = ReplayControl {
+            controls,
+            owner: owner.clone(),
+        };
+        views.push(UpstreamView::new(
+            Arc::clone(&shared),
+            owner.clone(),
+            Arc::new(control),
+            upstream.listen.to_string(),
+            upstream.url.to_string(),
+        ));
+        served.push(Served { shared, owner });
+    }
+    let ready = Arc::new(Readiness::default());
+    let view = Arc::new(View {
+        upstreams: views,
+        ready: Arc::clone(&ready),
+        metrics,
+    });
+    tokio::task::spawn_local(admin::serve(admin_listener, Arc::clone(&view)));
+    tokio::task::spawn_local(publish(view));
+    ready.set(Phase::Serving);
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    telemetry::stopping(name);
+    ready.set(Phase::Stopping);
+    acceptors.iter().for_each(tokio::task::JoinHandle::abort);
+    stop(&workers, &served, settings.shutdown_timeout).await;
+    Ok(())
+}
+
+/// Publishes the workers' numbers each second.
+async fn publish(view: Arc<View>) {
+    loop {
+        admin::publish(&view).await;
+        sleep(PUBLISH_INTERVAL).await;
+    }
+}
+
+/// Answers what is in flight, replays while the upstream answers, leaves the rest safely on disk.
+async fn stop(workers: &[Worker], served: &[Served], limit: Duration) {
+    let deadline = Instant::now() + limit;
+    for worker in workers {
+        worker.stop();
+    }
+    while workers.iter().any(|worker| !worker.is_ended()) && Instant::now() < deadline {
+        sleep(Duration::from_millis(5)).await;
+    }
+    for upstream in served {
+        while Instant::now() < deadline {
+            match ask(|reply| upstream.owner.status(reply)).await {
+                Some(status) if status.journal.records > 0 => sleep(Duration::from_millis(20)).await,
+                Some(_) | None => break,
+            }
+        }
+    }
+    for Served { shared, owner } in served {
+        let name = &shared.target.name;
+        let Ok(Some(ended)) = timeout(Duration::from_secs(5), ask(|reply| owner.shutdown(reply))).await else {
+            tracing::error!(upstream = %name, "the journal did not end in time");
+            continue;
+        };
+        if let Err(error) = ended.result {
+            tracing::error!(upstream = %name, %error, "the journal could not be synced");
+        }
+        if ended.journal.records > 0 {
+            tracing::error!(
+                upstream = %name,
+                records = ended.journal.records,
+                bytes = ended.journal.bytes,
+                "acknowledged writes remain in the journal: they are replayed after the next start with the same data directory"
+            );
+        }
+    }
 }

@@ -11,15 +11,19 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
-use crate::session;
+use crate::journal::owner::OwnerHandle;
+use crate::session::{self, Appender};
 use crate::upstream::io::{split_tcp, split_unix};
 use crate::upstream::local::{Local, Turn};
 use crate::upstream::shared::Shared;
+use crate::upstream::stats::add;
 
 /// Accepted connections that wait for their worker.
 const NEW_CLIENTS_MAX: usize = 1024;
 /// How often the age of the oldest unanswered command is looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// Between two looks at what is still in flight while stopping.
+const STOP_LOOK: Duration = Duration::from_millis(5);
 /// Unacknowledged data towards a client for longer than this means that it is gone.
 const CLIENT_SILENCE_MAX: Duration = Duration::from_secs(60);
 
@@ -38,9 +42,18 @@ pub struct NewClient {
     pub socket: Socket,
 }
 
+/// What a worker is told.
+#[derive(Debug)]
+pub enum ToWorker {
+    Serve(NewClient),
+    /// Take no more requests, answer those in flight, and end.
+    Stop,
+}
+
 /// What a worker is given of each upstream.
 pub struct Part {
     pub shared: Arc<Shared>,
+    pub owner: OwnerHandle,
     pub session: session::Settings,
     pub confirm: Box<dyn Fn(u64) + Send>,
 }
@@ -48,8 +61,20 @@ pub struct Part {
 /// The listener's end of a worker.
 #[derive(Debug)]
 pub struct Worker {
-    pub clients: mpsc::Sender<NewClient>,
-    pub thread: thread::JoinHandle<()>,
+    pub inbox: mpsc::Sender<ToWorker>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Worker {
+    /// Asks it to end. A worker whose inbox is full is ended with the process.
+    pub fn stop(&self) {
+        let _ = self.inbox.try_send(ToWorker::Stop);
+    }
+
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
 }
 
 /// Starts worker number `index`.
@@ -57,7 +82,7 @@ pub struct Worker {
 /// # Errors
 /// Those of starting a thread or a runtime.
 pub fn start(index: usize, parts: Vec<Part>) -> io::Result<Worker> {
-    let (clients, receiver) = mpsc::channel(NEW_CLIENTS_MAX);
+    let (inbox, receiver) = mpsc::channel(NEW_CLIENTS_MAX);
     let runtime = move || {
         Builder::new_current_thread()
             .enable_all()
@@ -70,26 +95,30 @@ pub fn start(index: usize, parts: Vec<Part>) -> io::Result<Worker> {
             Ok(runtime) => runtime.block_on(work(index, parts, receiver)),
             Err(error) => tracing::error!(%error, "a worker has no runtime"),
         })?;
-    Ok(Worker { clients, thread })
+    Ok(Worker { inbox, thread })
 }
 
 /// Tasks run between two looks at the sockets: many, so that what one look brought is written together.
 const EVENT_INTERVAL: u32 = 256;
 
-async fn work(index: usize, parts: Vec<Part>, mut receiver: mpsc::Receiver<NewClient>) {
+async fn work(index: usize, parts: Vec<Part>, mut receiver: mpsc::Receiver<ToWorker>) {
     let turn = Rc::new(Turn::default());
-    let upstreams: Vec<(Rc<Local>, Rc<session::Settings>)> = parts
+    let upstreams: Vec<(Rc<Appender>, Rc<session::Settings>)> = parts
         .into_iter()
         .map(|part| {
             let confirm: Box<dyn Fn(u64)> = part.confirm;
             let local = Local::new(part.shared, index, Rc::clone(&turn), confirm);
             tokio::task::spawn_local(Rc::clone(&local).listen());
             tokio::task::spawn_local(tick(Rc::clone(&local)));
-            (local, Rc::new(part.session))
+            (Appender::start(local, part.owner), Rc::new(part.session))
         })
         .collect();
-    while let Some(client) = receiver.recv().await {
-        let Some((local, settings)) = upstreams.get(client.upstream) else {
+    while let Some(message) = receiver.recv().await {
+        let client = match message {
+            ToWorker::Serve(client) => client,
+            ToWorker::Stop => break,
+        };
+        let Some((appender, settings)) = upstreams.get(client.upstream) else {
             continue;
         };
         let split = match client.socket {
@@ -98,12 +127,23 @@ async fn work(index: usize, parts: Vec<Part>, mut receiver: mpsc::Receiver<NewCl
         };
         match split {
             Ok((reader, writer)) => {
-                let serve = session::serve(Rc::clone(local), Rc::clone(settings), client.id, reader, writer);
+                let serve = session::serve(Rc::clone(appender), Rc::clone(settings), client.id, reader, writer);
                 tokio::task::spawn_local(serve);
             }
             Err(error) => tracing::debug!(%error, "a client was gone before it was served"),
         }
     }
+    for (appender, _) in &upstreams {
+        appender.local().stop();
+    }
+    while upstreams
+        .iter()
+        .any(|(appender, _)| appender.local().is_busy() || !appender.is_empty())
+    {
+        tokio::time::sleep(STOP_LOOK).await;
+    }
+    // What was answered last is on its way to the clients.
+    tokio::time::sleep(STOP_LOOK).await;
 }
 
 async fn tick(local: Rc<Local>) {
@@ -111,6 +151,8 @@ async fn tick(local: Rc<Local>) {
         tokio::time::sleep(TICK).await;
         local.look();
         let age_ms = u64::try_from(local.oldest_unanswered().as_millis()).unwrap_or(u64::MAX);
-        local.worker().stats.oldest_unanswered_ms.store(age_ms, Relaxed);
+        let stats = &local.worker().stats;
+        stats.oldest_unanswered_ms.store(age_ms, Relaxed);
+        add(&stats.beats, 1);
     }
 }

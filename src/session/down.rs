@@ -1,28 +1,256 @@
-//! stub
+//! The upstream is not to be written to: neutral replies, journaled writes, refusals, and commands that wait.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::pubsub::is_subscribed_mode;
 use super::route::Ask;
+use super::state::Transaction;
 use super::task::{Routed, Task};
-use crate::command::Name;
+use super::{Home, Session};
+use crate::command::{self, InFlight, Name, Placement};
+use crate::outage::effect::Effect;
+use crate::outage::payload::{self, Origin};
+use crate::outage::rules::{Reply, WhenDown};
+use crate::outage::write::{Write, WriteContext, write_with};
+use crate::outage::{self, Answer};
+use crate::resp::write;
+use crate::upstream::clock::wall_ms;
+use crate::upstream::stats::Route;
+
+/// What the user's rules say of a request.
+pub(super) enum Ruled {
+    AsBuiltIn,
+    Neutral(Option<Reply>),
+    Queue(Option<Reply>),
+    Error,
+    Hold,
+}
 
 impl Task {
+    /// Answers as when down.
     pub(super) fn down(&mut self, ask: &Ask<'_>) -> Routed {
-        self.refuse(ask)
+        // What belongs to a transaction that was cut, or would end one, is not to be taken for a command of its own.
+        if let Some((_, class)) = ask.came_back
+            && (class == crate::upstream::link::InFlight::Queued || is_transactional(ask.name()))
+        {
+            return self.refuse(ask);
+        }
+        if let Some(name) = ask.name()
+            && command::placement(ask.spec, &ask.request) == Placement::Session
+        {
+            return self.session_command(ask, name);
+        }
+        if self.in_transaction() {
+            return self.queue_down(ask);
+        }
+        if is_subscribed_mode(&self.state) {
+            return self.subscribed_down(ask);
+        }
+        match self.rule(ask) {
+            Ruled::AsBuiltIn => self.by_table(ask),
+            Ruled::Neutral(Some(reply)) => {
+                let mut out = Vec::new();
+                reply.write(self.state.key.protocol, &mut out);
+                self.answer(ask, &out, Route::Neutral)
+            }
+            Ruled::Neutral(None) => self.by_table(ask),
+            Ruled::Queue(reply) => self.journal(ask, reply.as_ref()),
+            Ruled::Error => self.refuse(ask),
+            Ruled::Hold => self.hold_for_rule(ask),
+        }
     }
+
+    fn rule(&self, ask: &Ask<'_>) -> Ruled {
+        let rules = &self.session.settings.rules;
+        let Some(spec) = ask.spec else { return Ruled::AsBuiltIn };
+        if rules.is_empty() {
+            return Ruled::AsBuiltIn;
+        }
+        let mut keys: Vec<&[u8]> = Vec::new();
+        command::for_each_key(spec, &ask.request, |key| keys.push(key));
+        let Some(rule) = rules.first_match(spec.id, keys.iter().copied()) else {
+            return Ruled::AsBuiltIn;
+        };
+        match rule.when_down {
+            None => Ruled::AsBuiltIn,
+            Some(WhenDown::Neutral) => Ruled::Neutral(rule.reply.clone()),
+            Some(WhenDown::Queue) => Ruled::Queue(rule.reply.clone()),
+            Some(WhenDown::Error) => Ruled::Error,
+            Some(WhenDown::Hold) => Ruled::Hold,
+        }
+    }
+
+    fn by_table(&mut self, ask: &Ask<'_>) -> Routed {
+        let mut out = Vec::new();
+        let upstream = &self.session.local.shared.target.name;
+        match outage::answer(ask.spec, &ask.request, self.state.key.protocol, upstream, &mut out) {
+            Answer::Reply => self.answer(ask, &out, Route::Neutral),
+            Answer::Refused => self.answer(ask, &out, Route::Rejected),
+            Answer::Write => self.journal(ask, None),
+            Answer::Session => self.answer_locally(ask),
+            Answer::Hold { timeout } => self.hold_blocking(ask, timeout, &out),
+        }
+    }
+
+    /// A command that would block: for as long as it asks for, or until the upstream is back.
+    fn hold_blocking(&mut self, ask: &Ask<'_>, timeout: Option<Duration>, reply: &[u8]) -> Routed {
+        if !self.is_held() {
+            self.session.local.worker().stats.routed(Route::Held);
+        }
+        match timeout {
+            None => {
+                self.held_for_ever();
+                Routed::Park
+            }
+            Some(timeout) if self.held_until(timeout) > Instant::now() => Routed::Park,
+            Some(_) => self.answer(ask, reply, Route::Neutral),
+        }
+    }
+
+    fn hold_for_rule(&mut self, ask: &Ask<'_>) -> Routed {
+        let limit = self.session.local.shared.target.hold_timeout;
+        if !self.is_held() {
+            self.session.local.worker().stats.routed(Route::Held);
+        }
+        if self.held_until(limit) > Instant::now() {
+            Routed::Park
+        } else {
+            self.by_table(ask)
+        }
+    }
+
+    /// Writes go behind the backlog at once; everything else waits for its end, or is answered as when down.
     pub(super) fn catching_up(&mut self, ask: &Ask<'_>) -> Routed {
-        self.refuse(ask)
+        let placement = command::placement(ask.spec, &ask.request);
+        let is_write = ask.spec.is_some_and(|spec| spec.flags.contains(command::Flags::WRITE));
+        if placement == Placement::Session || is_write && self.goes_to_the_journal(ask) || self.in_transaction() {
+            return self.down(ask);
+        }
+        self.hold(ask, self.session.local.shared.target.hold_timeout)
     }
+
+    fn goes_to_the_journal(&self, ask: &Ask<'_>) -> bool {
+        match self.rule(ask) {
+            Ruled::Queue(_) => true,
+            Ruled::Neutral(_) | Ruled::Error | Ruled::Hold => false,
+            Ruled::AsBuiltIn => {
+                let mut ignored = Vec::new();
+                outage::answer(ask.spec, &ask.request, self.state.key.protocol, "", &mut ignored) == Answer::Write
+            }
+        }
+    }
+
+    /// The upstream answers, but replay cannot go on: reads are not kept from it.
     pub(super) fn halted(&mut self, ask: &Ask<'_>) -> Routed {
-        self.refuse(ask)
+        let is_read = command::placement(ask.spec, &ask.request) == Placement::Lane
+            && command::in_flight(ask.spec, &ask.request) == InFlight::Read;
+        if is_read && !self.in_transaction() && !is_subscribed_mode(&self.state) {
+            return self.to_lane(ask);
+        }
+        self.down(ask)
     }
+
+    /// Journals a write, or answers why not.
+    fn journal(&mut self, ask: &Ask<'_>, rule_reply: Option<&Reply>) -> Routed {
+        if self.appender.is_full() || !self.take_home(Home::Journal) {
+            return Routed::Park;
+        }
+        let Some(spec) = ask.spec else { return self.refuse(ask) };
+        let mut reply = Vec::new();
+        let session = Rc::clone(&self.session);
+        let mut context = WriteContext {
+            protocol: self.state.key.protocol,
+            upstream_name: &session.local.shared.target.name,
+            wall_ms: u64::try_from(wall_ms()).unwrap_or_default(),
+            stream_ids: &mut self.stream_ids,
+        };
+        match write_with(spec, &ask.request, rule_reply, &mut context, &mut reply) {
+            Write::Journal(effect) => {
+                self.append(ask, &[effect], &reply);
+                Routed::Done
+            }
+            Write::Error => self.answer(ask, &reply, Route::Neutral),
+            Write::Refused => self.answer(ask, &reply, Route::Rejected),
+        }
+    }
+
+    /// Hands a record to the journal; the reply follows its acknowledgement.
+    pub(super) fn append(&self, ask: &Ask<'_>, effects: &[Effect<'_>], reply: &[u8]) {
+        let session: Rc<Session> = Rc::clone(&self.session);
+        session.local.worker().stats.routed(Route::Queued);
+        session.in_flight.set(session.in_flight.get() + 1);
+        let seq = self.seq(ask);
+        let origin = Origin {
+            db: self.state.key.db,
+            identity: self.state.key.identity.name().as_bytes(),
+        };
+        self.appender.append(session, seq, reply, ask.request.frame(), |out| {
+            payload::encode(origin, effects, out)
+        });
+    }
+
+    /// A transaction whose connection died goes on to its end, and is refused there.
     pub(super) fn not_forwarded(&mut self, ask: &Ask<'_>) -> Routed {
-        self.refuse(ask)
+        match ask.name() {
+            Some(Name::Exec) => {
+                self.end_transaction();
+                self.refuse(ask)
+            }
+            Some(Name::Discard) => {
+                self.end_transaction();
+                self.answer(ask, b"+OK\r\n", Route::Local)
+            }
+            Some(Name::Quit) => self.quit(ask),
+            Some(Name::Reset) => self.reset(ask),
+            Some(Name::Multi) => self.answer(ask, b"-ERR MULTI calls can not be nested\r\n", Route::Local),
+            Some(Name::Watch) => self.answer(ask, b"-ERR WATCH inside MULTI is not allowed\r\n", Route::Local),
+            Some(_) | None => self.answer(ask, b"+QUEUED\r\n", Route::Local),
+        }
     }
-    pub(super) fn transaction_down(&mut self, ask: &Ask<'_>, _: Name) -> Routed {
-        self.refuse(ask)
+
+    /// In the subscribed mode of RESP2 Redis takes few commands.
+    fn subscribed_down(&mut self, ask: &Ask<'_>) -> Routed {
+        if ask.name() == Some(Name::Ping) {
+            let mut out = Vec::new();
+            write::array(&mut out, 2);
+            write::bulk(&mut out, b"pong");
+            write::bulk(&mut out, ask.request.arg(1));
+            return self.answer(ask, &out, Route::Local);
+        }
+        let name = String::from_utf8_lossy(ask.request.arg(0)).to_ascii_lowercase();
+        let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+        let text = format!(
+            "-ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context\r\n"
+        );
+        self.answer(ask, text.as_bytes(), Route::Local)
     }
-    pub(super) fn subscribe_down(&mut self, ask: &Ask<'_>, _: Name) -> Routed {
-        self.refuse(ask)
+
+    /// SUBSCRIBE and its family are confirmed here; the upstream hears of them when it is back.
+    pub(super) fn subscribe_down(&mut self, ask: &Ask<'_>, name: Name) -> Routed {
+        if ask.spec.is_some_and(|spec| !command::arity_ok(spec, &ask.request)) {
+            return self.by_table(ask);
+        }
+        let mut out = Vec::new();
+        let protocol = self.state.key.protocol;
+        self.state
+            .subscriptions
+            .apply(name, &ask.request, Some((&mut out, protocol)));
+        self.answer(ask, &out, Route::Local)
     }
-    pub(super) fn queue_down(&mut self, ask: &Ask<'_>) -> Routed {
-        self.refuse(ask)
+}
+
+pub(super) fn is_transactional(name: Option<Name>) -> bool {
+    matches!(name, Some(Name::Multi | Name::Exec | Name::Discard | Name::Watch))
+}
+
+impl Task {
+    /// The transaction, and what was watched for it, are over.
+    pub(super) fn end_transaction(&mut self) {
+        self.state.transaction = Transaction::None;
+        self.state.watch = super::state::Watch::None;
+        self.state.selected_in_transaction = None;
     }
 }

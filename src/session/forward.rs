@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::blocking::shortened;
 use super::pubsub::is_subscribed_mode;
 use super::route::Ask;
 use super::state::{Pinned, Transaction, Watch};
@@ -29,7 +30,7 @@ impl Task {
     }
 
     #[inline]
-    fn to_lane(&mut self, ask: &Ask<'_>) -> Routed {
+    pub(super) fn to_lane(&mut self, ask: &Ask<'_>) -> Routed {
         let lane = self.lane();
         if !self.take_home(Home::Link(lane.id)) {
             return Routed::Park;
@@ -47,8 +48,11 @@ impl Task {
             self.state.blocking = false;
         }
         // A transaction whose connection died is over only with its EXEC or DISCARD.
-        if self.state.transaction == Transaction::Cut {
-            return self.not_forwarded(ask);
+        match &self.state.transaction {
+            Transaction::Cut => return self.not_forwarded(ask),
+            // Begun while down, it goes upstream as a whole, with its EXEC.
+            Transaction::Here(_) if placement != Placement::Session => return self.queue_down(ask),
+            Transaction::Here(_) | Transaction::None | Transaction::Upstream => {}
         }
         if let Some(name) = ask.name()
             && placement == Placement::Session
@@ -59,6 +63,9 @@ impl Task {
             || self.session.confirmations.get() > 0 && self.state.key.protocol == Protocol::Resp2
         {
             return self.to_subscribed(ask);
+        }
+        if ask.name() == Some(Name::ClientGetname) && self.state.pinned == Pinned::No && !self.in_transaction() {
+            return self.answer_locally(ask);
         }
         if self.state.is_bound() {
             return self.to_dedicated(ask, placement);
@@ -166,7 +173,20 @@ impl Task {
             // A fresh connection has written nothing, and Redis would report replicas that never got the session's writes.
             self.own_write(&link);
         }
-        self.send(&link, ask, class, if unwatched { Watched::No } else { Watched::Yes });
+        let watched = if unwatched { Watched::No } else { Watched::Yes };
+        match self
+            .held_for()
+            .and_then(|waited| blocking.then(|| shortened(&ask.request, waited)).flatten())
+        {
+            Some(shorter) => {
+                let shorter = Ask {
+                    request: shorter.as_request(),
+                    ..*ask
+                };
+                self.send(&link, &shorter, class, watched);
+            }
+            None => self.send(&link, ask, class, watched),
+        }
         self.state.blocking = blocking;
         Routed::Done
     }
@@ -284,6 +304,23 @@ impl Task {
 
     /// MULTI, EXEC, DISCARD, WATCH, UNWATCH: to the dedicated connection, noting what they begin and end.
     pub(super) fn transaction_command(&mut self, ask: &Ask<'_>, name: Name) -> Routed {
+        if matches!(self.state.transaction, Transaction::Here(_)) {
+            return self.transaction_down(ask, name);
+        }
+        // What was watched died with its connection: nothing that depends on it may be applied.
+        if self.state.watch == Watch::Lost {
+            match name {
+                Name::Multi => {
+                    self.state.transaction = Transaction::Cut;
+                    return self.answer(ask, b"+OK\r\n", Route::Local);
+                }
+                Name::Unwatch => {
+                    self.state.watch = Watch::None;
+                    return self.answer(ask, b"+OK\r\n", Route::Local);
+                }
+                _ => {}
+            }
+        }
         let begins = matches!(name, Name::Multi | Name::Watch);
         if !begins && !self.state.is_bound() {
             // Redis's own error (or its OK, for UNWATCH), which a lane can bring as well.
@@ -297,10 +334,10 @@ impl Task {
         if !self.take_home(Home::Link(link.id)) {
             return Routed::Park;
         }
-        let class = match name {
-            Name::Exec => InFlight::Write,
-            _ if self.in_transaction() => InFlight::Queued,
-            _ => InFlight::Queued,
+        let class = if name == Name::Exec {
+            InFlight::Write
+        } else {
+            InFlight::Queued
         };
         self.send(&link, ask, class, Watched::Yes);
         match name {

@@ -3,20 +3,25 @@
 //! At any time a session has requests in flight in one place only (its home: a lane, its dedicated connection, or the journal); a request for another
 //! place waits until they are settled. That keeps execution in order across places, and settles everything forwarded before the first append.
 
+mod append;
+mod blocking;
 mod down;
 mod forward;
 mod handshake;
+mod local_answers;
 mod output;
 mod pubsub;
 mod route;
 mod state;
 mod task;
+mod transaction;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
 
+use crate::outage::rules::Rules;
 use crate::resp::scan;
 use crate::upstream::again;
 use crate::upstream::io::Writer;
@@ -25,6 +30,7 @@ use crate::upstream::local::Local;
 use crate::upstream::settings::Secret;
 use crate::upstream::stats;
 
+pub use append::Appender;
 use output::Output;
 pub use task::serve;
 
@@ -41,11 +47,12 @@ pub struct Limits {
 }
 
 /// What all sessions of a listener are served with.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Settings {
     pub limits: Limits,
     /// Sessions must AUTH with it first.
     pub client_password: Option<Secret>,
+    pub rules: Rules,
 }
 
 /// A request that is to be routed (again), with its place in the order of replies.

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::down::is_transactional;
 use super::state::{Admission, Transaction};
 use super::task::{Closing, Routed, Task};
 use super::{Retry, RetryReason};
@@ -14,6 +15,7 @@ use crate::upstream::shared::Mode;
 use crate::upstream::stats::Route;
 
 /// A request on its way: a new one, or one that came back.
+#[derive(Clone, Copy)]
 pub(super) struct Ask<'a> {
     pub(super) request: Request<'a>,
     pub(super) spec: Option<&'static Spec>,
@@ -47,7 +49,8 @@ impl Task {
 
     pub(super) fn route_new(&mut self, request: &Request<'_>) -> Routed {
         // What came back goes first.
-        if !self.session.retries.borrow().is_empty()
+        if self.session.local.is_stopping()
+            || !self.session.retries.borrow().is_empty()
             || self.session.in_flight.get() >= self.session.settings.limits.pipeline_max
         {
             return Routed::Park;
@@ -84,7 +87,12 @@ impl Task {
         };
         match retry.reason {
             RetryReason::Neutral => self.down(&ask),
-            RetryReason::NotSent | RetryReason::Lost if self.is_forwarding() => self.forward(&ask),
+            RetryReason::NotSent | RetryReason::Lost
+                if self.is_forwarding() && retry.class != InFlight::Queued && !is_transactional(ask.name()) =>
+            {
+                self.forward(&ask)
+            }
+            RetryReason::NotSent | RetryReason::Lost if self.is_forwarding() => self.refuse(&ask),
             // The breaker is about to open; should it not, the command is answered as when down all the same.
             RetryReason::NotExecuted if self.is_forwarding() => {
                 let limit = self.session.local.shared.target.hold_timeout;
@@ -197,6 +205,6 @@ impl Task {
 
     /// Whether a transaction is under way, here or upstream.
     pub(super) fn in_transaction(&self) -> bool {
-        self.state.transaction != Transaction::None
+        !matches!(self.state.transaction, Transaction::None)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::transaction::Gathered;
 use crate::resp::Protocol;
 use crate::upstream::link::LinkKey;
 use crate::upstream::settings::Identity;
@@ -34,10 +35,12 @@ pub(super) enum Admission {
 }
 
 /// MULTI.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) enum Transaction {
     #[default]
     None,
+    /// Begun while the upstream was down.
+    Here(Gathered),
     /// Open on the dedicated connection.
     Upstream,
     /// Its connection died before EXEC: nothing of it was applied, nothing will be.
@@ -102,7 +105,7 @@ impl State {
 
     /// The next request must go where the last ones went.
     pub(super) fn is_bound(&self) -> bool {
-        self.transaction != Transaction::None
+        !matches!(self.transaction, Transaction::None)
             || self.watch != Watch::None
             || self.pinned != Pinned::No
             || !self.subscriptions.is_empty()

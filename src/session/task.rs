@@ -7,15 +7,16 @@ use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::append::Appender;
 use super::output::Output;
 use super::state::{Admission, Pinned, State, Transaction, Watch};
 use super::{Home, Session, Settings};
 use crate::command;
+use crate::outage::write::StreamIds;
 use crate::resp::Request;
 use crate::resp::scan::{Passed, Scan, Scanner, Stream};
 use crate::upstream::io::{Reader, Writer};
 use crate::upstream::link::{InFlight, Link};
-use crate::upstream::local::Local;
 use crate::upstream::stats;
 
 /// Requests are read on while a session waits, up to this: enough to see that the client is gone.
@@ -55,6 +56,8 @@ pub(super) struct Task {
     pub(super) lane: Option<Rc<Link>>,
     /// A lane whose dial decides about an AUTH, HELLO or SELECT.
     pub(super) pending_lane: Option<Rc<Link>>,
+    pub(super) appender: Rc<Appender>,
+    pub(super) stream_ids: StreamIds,
     pub(super) closing: Closing,
     reader: Reader,
     scanner: Scanner,
@@ -73,7 +76,8 @@ struct Held {
 }
 
 /// Serves one client until it leaves.
-pub async fn serve(local: Rc<Local>, settings: Rc<Settings>, id: u64, reader: Reader, writer: Writer) {
+pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, reader: Reader, writer: Writer) {
+    let local = Rc::clone(appender.local());
     let admission = if settings.client_password.is_some() {
         Admission::Owed
     } else {
@@ -105,6 +109,8 @@ pub async fn serve(local: Rc<Local>, settings: Rc<Settings>, id: u64, reader: Re
         state: State::new(db, admission),
         lane: None,
         pending_lane: None,
+        appender,
+        stream_ids: StreamIds::default(),
         closing: Closing::No,
         reader,
         scanner: Scanner::default(),
@@ -135,6 +141,13 @@ impl Task {
             }
             self.session.parked.set(false);
             self.connection_ended();
+            if !self.state.subscriptions.is_empty() && self.session.dedicated.borrow().is_none() {
+                if self.is_forwarding() {
+                    self.renew_subscriptions();
+                } else {
+                    self.session.local.wait(cx.waker());
+                }
+            }
             self.run(cx);
             self.session.write();
             if self.is_over() {
@@ -283,6 +296,20 @@ impl Task {
         until
     }
 
+    /// A request waits without a deadline of its own.
+    pub(super) fn held_for_ever(&mut self) {
+        let held = self.held.get_or_insert_with(|| Held {
+            since: Instant::now(),
+            sleep: None,
+        });
+        held.sleep = None;
+    }
+
+    /// How long the request has been waiting.
+    pub(super) fn held_for(&self) -> Option<std::time::Duration> {
+        self.held.as_ref().map(|held| held.since.elapsed())
+    }
+
     /// Whether a request waits already.
     pub(super) fn is_held(&self) -> bool {
         self.held.is_some()
@@ -367,7 +394,7 @@ impl Task {
                 }
                 None => InFlight::Write,
             };
-            let class = if self.state.transaction == Transaction::None {
+            let class = if matches!(self.state.transaction, Transaction::None) {
                 class
             } else {
                 InFlight::Queued
@@ -420,7 +447,7 @@ impl Task {
         }
         self.session.dedicated.take();
         self.state.blocking = false;
-        if self.state.transaction == Transaction::Upstream {
+        if matches!(self.state.transaction, Transaction::Upstream) {
             self.state.transaction = Transaction::Cut;
         }
         if self.state.watch == Watch::Upstream {

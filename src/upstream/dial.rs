@@ -3,14 +3,14 @@
 //! AUTH goes alone: a failing AUTH with replies pending before it gets no reply (redis/redis#15640).
 
 use std::io;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use redis_protocol::resp3::decode::complete::decode as decode_resp3;
 use redis_protocol::resp3::types::{OwnedFrame, Resp3Frame};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+pub use super::clock::{mono_ms, wall_ms};
 use super::connections::Connection;
 use super::io::{Reader, Writer, split_tcp, split_unix};
 use super::settings::{Address, Credentials};
@@ -106,6 +106,22 @@ pub async fn dial(address: &Address, handshake: &Handshake<'_>, limit: Duration)
     timeout(limit, ready(address, handshake, limit))
         .await
         .unwrap_or(Err(DialError::Silence(limit)))
+}
+
+/// Connects, and says nothing yet.
+///
+/// # Errors
+/// [`DialError::Connect`] or [`DialError::Silence`].
+pub async fn connect_bare(address: &Address, limit: Duration) -> Result<Conversation, DialError> {
+    let connected = timeout(limit, connect(address, limit))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let (reader, writer) = connected.map_err(DialError::Connect)?;
+    Ok(Conversation {
+        reader,
+        writer,
+        input: Vec::new(),
+    })
 }
 
 async fn ready(address: &Address, handshake: &Handshake<'_>, limit: Duration) -> Result<Dialled, DialError> {
@@ -424,18 +440,4 @@ fn time_ms(reply: &[u8]) -> Option<i64> {
     let seconds: i64 = seconds.as_str()?.parse().ok()?;
     let microseconds: i64 = microseconds.as_str()?.parse().ok()?;
     Some(seconds * 1000 + microseconds / 1000)
-}
-
-/// Our monotonic clock in milliseconds since the first call in this process: what records are stamped with.
-#[must_use]
-pub fn mono_ms() -> u64 {
-    static ORIGIN: OnceLock<Instant> = OnceLock::new();
-    u64::try_from(ORIGIN.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Our wall clock in milliseconds since 1970.
-#[must_use]
-pub fn wall_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -8,12 +8,14 @@ use std::task::{Context, Poll, ready};
 use tokio::time::{Sleep, sleep, sleep_until};
 
 use super::connections::Ticket;
-use super::dial::{DialError, Dialled, Handshake, Role, dial};
+use super::dial::{DialError, Dialled, Facts, Handshake, Role, dial};
+use super::health::unusable;
 use super::io::{Reader, Writer};
 use super::link::{Flush, InFlight, Link, LinkKind, LinkState, Piece, Recipient, Slot, Verdict};
 use super::local::Local;
-use super::shared::Sign;
+use super::shared::{Shared, Sign};
 use super::stats;
+use crate::breaker::{HardSign, Trouble};
 use crate::resp::reply::{Found, Kind, Scanner};
 
 /// Reads of one connection before others get their turn.
@@ -82,6 +84,11 @@ async fn open(link: &Rc<Link>, local: &Rc<Local>) -> Result<(Dialled, Ticket), F
     if !link.is_open() || link.generation != local.generation() {
         return Err(Failure::NotWanted);
     }
+    if let Some(sign) = unfit(&dialled.facts, shared) {
+        shared.report(sign);
+        local.dial_failed();
+        return Err(Failure::NotWanted);
+    }
     let ticket = shared
         .connections
         .enter(link.generation, dialled.connection.clone())
@@ -93,6 +100,19 @@ async fn open(link: &Rc<Link>, local: &Rc<Local>) -> Result<(Dialled, Ticket), F
     link.state.set(LinkState::Up);
     wake_watchers(link);
     Ok((dialled, ticket))
+}
+
+/// A server that would refuse everything, or is not the one that was caught up with, gets no application byte.
+fn unfit(facts: &Facts, shared: &Shared) -> Option<Sign> {
+    let known = shared.facts().run_id;
+    if matches!((&known, &facts.run_id), (Some(known), Some(now)) if known != now) {
+        return Some(Sign::Replaced);
+    }
+    match unusable(facts.ping_error.as_deref()?)? {
+        Trouble::Hard(HardSign::Loading) => Some(Sign::Loading),
+        Trouble::Hard(HardSign::Masterdown) => Some(Sign::MasterDown),
+        _ => Some(Sign::ClusterDown),
+    }
 }
 
 fn wake_watchers(link: &Link) {

@@ -56,6 +56,7 @@ pub struct Local {
     waiters: RefCell<Vec<Waker>>,
     confirm: Box<dyn Fn(u64)>,
     dial_not_before: Cell<Option<Instant>>,
+    stopping: Cell<bool>,
 }
 
 impl std::fmt::Debug for Local {
@@ -83,6 +84,7 @@ impl Local {
             waiters: RefCell::default(),
             confirm,
             dial_not_before: Cell::new(None),
+            stopping: Cell::new(false),
         };
         local.look();
         Rc::new(local)
@@ -138,7 +140,8 @@ impl Local {
         }
     }
 
-    fn wake_waiters(&self) {
+    /// Lets every session that waits look again.
+    pub fn wake_waiters(&self) {
         for waker in self.waiters.take() {
             waker.wake();
         }
@@ -218,6 +221,23 @@ impl Local {
 
     pub(super) fn dial_not_before(&self) -> Option<Instant> {
         self.dial_not_before.get()
+    }
+
+    /// No more requests are taken.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+    }
+
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Whether a command that does not block is unanswered on any connection.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        let now_us = self.turn.now_us();
+        self.links.borrow().iter().any(|link| link.oldest_us(now_us).is_some())
     }
 
     /// Age of the oldest unanswered command on any connection of this worker.

@@ -58,8 +58,19 @@ pub struct UpstreamUrl {
 /// `[upstream.timeouts]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
+    /// For dialling and the handshake.
     pub connect: Duration,
+    /// Silence this long means trouble.
     pub command: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(1),
+            command: Duration::from_secs(2),
+        }
+    }
 }
 
 /// Who a connection acts as. The URL's credentials (or none) serve every session that never AUTHs.

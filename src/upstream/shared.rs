@@ -1,6 +1,6 @@
 //! What the workers, the health owner and the replay of one upstream share. No lock is on the path of a forwarded command.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use super::dial::Facts;
 use super::known::Known;
 use super::settings::{Address, Credentials, Identity, Timeouts};
 use super::stats::WorkerStats;
+use crate::journal::owner::OwnerHandle;
 
 /// What the workers need to know while the generation is odd; while it is even they forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +65,8 @@ pub enum Sign {
     Demoted,
     MasterDown,
     ClusterDown,
+    /// Another server process answers than the one that was caught up with.
+    Replaced,
 }
 
 /// Signs that may wait for the health owner; more of them say nothing new.
@@ -94,10 +97,11 @@ pub struct Shared {
     pub connections: ConnectionFile,
     pub known: Known,
     pub workers: Vec<WorkerShared>,
-    /// Odd while journaling. Written by the journal's owner only.
-    generation: Arc<AtomicU64>,
+    /// Its generation is odd while journaling.
+    owner: OwnerHandle,
     mode: AtomicU8,
     facts: Mutex<Facts>,
+    last_error: Mutex<Option<String>>,
     signs: mpsc::Sender<Sign>,
     /// The upstream answers only to those who authenticate, and the URL has no credentials.
     password_owed: std::sync::atomic::AtomicBool,
@@ -110,7 +114,7 @@ impl Shared {
         target: Target,
         connections: ConnectionFile,
         known: Known,
-        generation: Arc<AtomicU64>,
+        owner: OwnerHandle,
         workers: usize,
     ) -> (Arc<Self>, mpsc::Receiver<Sign>) {
         let (signs, receiver) = mpsc::channel(SIGNS_MAX);
@@ -119,9 +123,10 @@ impl Shared {
             connections,
             known,
             workers: (0..workers).map(|_| WorkerShared::default()).collect(),
-            generation,
+            owner,
             mode: AtomicU8::new(Mode::Starting as u8),
             facts: Mutex::default(),
+            last_error: Mutex::default(),
             signs,
             password_owed: false.into(),
         };
@@ -132,7 +137,7 @@ impl Shared {
     #[inline]
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        self.owner.generation()
     }
 
     #[must_use]
@@ -172,6 +177,16 @@ impl Shared {
 
     pub fn set_facts(&self, facts: Facts) {
         *self.lock_facts() = facts;
+    }
+
+    /// The newest trouble, for people; nothing while all is well.
+    #[must_use]
+    pub fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_last_error(&self, error: Option<String>) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
     #[must_use]

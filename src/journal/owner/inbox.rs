@@ -66,6 +66,12 @@ impl Payloads {
         self.bytes.len()
     }
 
+    /// Bytes of memory it holds for payloads.
+    #[must_use]
+    pub fn bytes_capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Empties it for reuse; the memory stays.
     pub fn clear(&mut self) {
         self.bytes.clear();

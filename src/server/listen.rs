@@ -1,0 +1,119 @@
+//! Listening sockets. Accepted connections are handed to the workers in turn.
+
+use std::io;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+
+use super::StartError;
+use super::worker::{NewClient, Socket, ToWorker, Worker};
+use crate::config::ListenAddress;
+use crate::upstream::shared::Shared;
+
+/// Wait after an accept that failed for want of something (file descriptors, memory).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A bound socket. A unix socket's file goes with it.
+#[derive(Debug)]
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    pub(super) async fn bind(address: &ListenAddress) -> Result<Self, StartError> {
+        let bound = match address {
+            ListenAddress::Tcp { host, port } => TcpListener::bind((host.as_str(), *port)).await.map(Self::Tcp),
+            ListenAddress::Unix(path) => bind_unix(path).map(Self::Unix),
+        };
+        bound.map_err(|error| format!("cannot listen on {address}: {error}"))
+    }
+
+    async fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await?.0.into_std().map(Socket::Tcp),
+            Self::Unix(listener) => listener.accept().await?.0.into_std().map(Socket::Unix),
+        }
+    }
+}
+
+/// A file that a dead process left behind is in the way; one that somebody listens on is not touched.
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            if StdUnixStream::connect(path).is_ok() {
+                return Err(error);
+            }
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        bound => bound,
+    }
+}
+
+/// Accepts for one upstream.
+pub(super) struct Acceptor {
+    pub(super) upstream: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) workers: Rc<Vec<Worker>>,
+    pub(super) clients_max: usize,
+}
+
+/// Client IDs are of the process, as Redis's are of the server.
+static NEXT_CLIENT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl Acceptor {
+    pub(super) async fn run(self, listener: Listener) {
+        let mut turn = 0;
+        loop {
+            let socket = match listener.accept().await {
+                Ok(socket) => socket,
+                Err(error) => {
+                    tracing::warn!(upstream = %self.shared.target.name, %error, "a client could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            if self.is_full() {
+                refuse(socket);
+                continue;
+            }
+            let client = NewClient {
+                upstream: self.upstream,
+                id: NEXT_CLIENT_ID.fetch_add(1, Relaxed),
+                socket,
+            };
+            turn = (turn + 1) % self.workers.len();
+            let Some(worker) = self.workers.get(turn) else { return };
+            if worker.inbox.send(ToWorker::Serve(client)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        let clients: u64 = self
+            .shared
+            .workers
+            .iter()
+            .map(|worker| worker.stats.clients.load(Relaxed))
+            .sum();
+        clients >= self.clients_max as u64
+    }
+}
+
+/// As Redis does: an error, then the end.
+fn refuse(socket: Socket) {
+    use std::io::Write;
+    const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
+    // The client learns it from the close as well.
+    let _ = match socket {
+        Socket::Tcp(mut stream) => stream.write(FULL),
+        Socket::Unix(mut stream) => stream.write(FULL),
+    };
+}

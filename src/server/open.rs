@@ -1,0 +1,192 @@
+//! Opens what each upstream keeps on disk, and makes the parts that workers and control side share.
+//!
+//! ```text
+//! data_dir/NAME/journal/…     the journal, locked for this process
+//! data_dir/NAME/connections   the connection file
+//! data_dir/NAME/known         credentials that the upstream has accepted, hashed
+//! ```
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::StartError;
+use super::worker::Part;
+use crate::config::{Settings, UpstreamSettings};
+use crate::journal::owner::{OwnerHandle, Unsent, spawn};
+use crate::journal::{self, DiskStorage, Journal, SEGMENT_BYTES_MAX};
+use crate::replay::{self, Controls, Replay};
+use crate::resp::scan;
+use crate::session;
+use crate::upstream::clock::wall_ms;
+use crate::upstream::connections::ConnectionFile;
+use crate::upstream::known::Known;
+use crate::upstream::shared::{Shared, Sign, Target};
+
+/// One upstream, ready to be served.
+pub(super) struct Opened {
+    pub(super) shared: Arc<Shared>,
+    pub(super) owner: OwnerHandle,
+    pub(super) signs: mpsc::Receiver<Sign>,
+    pub(super) replay: Replay,
+    pub(super) controls: Arc<Controls>,
+}
+
+/// Opens all upstreams; also gives each worker its parts.
+pub(super) fn all(settings: &Settings, workers: usize) -> Result<(Vec<Opened>, Vec<Vec<Part>>), StartError> {
+    let mut parts: Vec<Vec<Part>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut all = Vec::new();
+    for upstream in &settings.upstreams {
+        let opened = one(settings, upstream, workers)?;
+        for (index, parts) in parts.iter_mut().enumerate() {
+            let owner = opened.owner.clone();
+            parts.push(Part {
+                shared: Arc::clone(&opened.shared),
+                owner: owner.clone(),
+                session: session_settings(settings, upstream),
+                confirm: Box::new(move |generation| owner.confirm(index, generation)),
+            });
+        }
+        all.push(opened);
+    }
+    Ok((all, parts))
+}
+
+fn one(settings: &Settings, upstream: &UpstreamSettings, workers: usize) -> Result<Opened, StartError> {
+    let dir = settings.data_dir.join(&upstream.name);
+    make_dir(&dir)?;
+    let journal_dir = dir.join("journal");
+    let fsync = upstream.queue.fsync;
+    let journal_settings = journal::Settings {
+        fsync,
+        bytes_max: upstream.queue.bytes_max,
+        segment_bytes_max: SEGMENT_BYTES_MAX,
+    };
+    let storage = DiskStorage::new(&journal_dir).map_err(|error| format!("{}: {error}", journal_dir.display()))?;
+    let now_ms = u64::try_from(wall_ms()).unwrap_or_default();
+    let (journal, report) = Journal::open(storage, journal_settings, random_id(), now_ms)
+        .map_err(|error| format!("{}: {error}", journal_dir.display()))?;
+    tell(&upstream.name, &report);
+    let bells: Arc<std::sync::OnceLock<Arc<Shared>>> = Arc::default();
+    let wakers = (0..workers)
+        .map(|worker| {
+            let bells = Arc::clone(&bells);
+            let waker: crate::journal::owner::Waker = Box::new(move || {
+                if let Some(shared) = bells.get()
+                    && let Some(worker) = shared.workers.get(worker)
+                {
+                    worker.bell.notify_one();
+                }
+            });
+            waker
+        })
+        .collect();
+    let (owner, _thread) =
+        spawn(journal, fsync, wakers).map_err(|error| format!("the journal has no thread: {error}"))?;
+    let file = |name: &str| dir.join(name);
+    let connections = ConnectionFile::open(&file("connections"))
+        .map_err(|error| format!("{}: {error}", file("connections").display()))?;
+    let known =
+        Known::open(&file("known"), random_id()).map_err(|error| format!("{}: {error}", file("known").display()))?;
+    let target = Target {
+        name: upstream.name.clone(),
+        address: upstream.url.address.clone(),
+        db: upstream.url.db,
+        credentials: upstream.url.credentials.clone(),
+        timeouts: upstream.timeouts,
+        hold_timeout: upstream.hold_timeout,
+    };
+    let (shared, signs) = Shared::new(target, connections, known, owner.clone(), workers);
+    // Nobody else sets it.
+    let _ = bells.set(Arc::clone(&shared));
+    let replay_settings = replay::Settings {
+        start_delay_max: upstream.replay.start_delay_max,
+        rate_max: upstream.replay.rate_max,
+        age_max: upstream.queue.age_max,
+    };
+    let controls = Arc::new(Controls::default());
+    let replay = Replay::new(
+        Arc::clone(&shared),
+        owner.clone(),
+        replay_settings,
+        Arc::clone(&controls),
+    );
+    Ok(Opened {
+        shared,
+        owner,
+        signs,
+        replay,
+        controls,
+    })
+}
+
+fn make_dir(dir: &Path) -> Result<(), StartError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|error| format!("{}: {error}", dir.display()))
+}
+
+/// Everything that opening found and gave up is said.
+fn tell(upstream: &str, report: &journal::OpenReport) {
+    if report.torn_bytes > 0 {
+        tracing::warn!(
+            upstream,
+            bytes = report.torn_bytes,
+            "a torn tail was cut from the journal: a crash cut short an append that was not acknowledged"
+        );
+    }
+    let lost = !report.damage.is_empty() || !report.missing.is_empty() || report.dead_letter_bytes_unreadable > 0;
+    if lost || !report.files_given_up.is_empty() || report.checkpoints_unreadable > 0 {
+        tracing::error!(
+            upstream,
+            ?report,
+            "the journal is damaged: acknowledged writes may be lost"
+        );
+    }
+    if report.backlog_records > 0 {
+        tracing::info!(
+            upstream,
+            records = report.backlog_records,
+            "the journal holds a backlog from before"
+        );
+    }
+}
+
+fn session_settings(settings: &Settings, upstream: &UpstreamSettings) -> session::Settings {
+    let limits = &settings.limits;
+    session::Settings {
+        limits: session::Limits {
+            request: scan::Limits {
+                args_max: u32::try_from(limits.args_max).unwrap_or(u32::MAX),
+                bulk_bytes_max: limits.bulk_bytes_max as u64,
+                inline_bytes_max: limits.inline_bytes_max,
+            },
+            lane_request_bytes_max: limits.lane_request_bytes_max,
+            pipeline_max: limits.pipeline_max,
+            reply_buffer_bytes_max: limits.reply_buffer_bytes_max,
+        },
+        client_password: upstream.client_password.clone(),
+        rules: upstream.rules.clone(),
+    }
+}
+
+fn random_id() -> [u8; 16] {
+    let mut id = [0; 16];
+    fastrand::fill(&mut id);
+    id
+}
+
+/// Asks the journal's owner and waits for the answer; nothing when it did not take the question, or ended before it answered.
+pub(super) async fn ask<T: Send + 'static>(
+    question: impl FnOnce(Box<dyn FnOnce(T) + Send>) -> Result<(), Unsent>,
+) -> Option<T> {
+    let (sender, receiver) = oneshot::channel();
+    // A receiver that is gone has no use for the answer.
+    question(Box::new(move |answer| drop(sender.send(answer)))).ok()?;
+    receiver.await.ok()
+}

@@ -1,0 +1,73 @@
+//! Blocking commands that waited here go upstream with what is left of their timeout.
+
+use std::time::Duration;
+
+use crate::command::{self, Name};
+use crate::resp::Request;
+use crate::resp::request::OwnedRequest;
+
+/// The request with its timeout less what it has waited; nothing where it waits for ever, or its timeout cannot be told.
+pub(super) fn shortened(request: &Request<'_>, waited: Duration) -> Option<OwnedRequest> {
+    let name = command::lookup(request)?.id;
+    let (at, unit_s) = match name {
+        Name::Blpop | Name::Brpop | Name::Blmove | Name::Brpoplpush | Name::Bzpopmin | Name::Bzpopmax => {
+            (request.len() - 1, 1.0)
+        }
+        Name::Blmpop | Name::Bzmpop => (1, 1.0),
+        Name::Xread | Name::Xreadgroup => {
+            let word = (1..request.len()).find(|at| request.arg(*at).eq_ignore_ascii_case(b"BLOCK"))?;
+            (word + 1, 0.001)
+        }
+        Name::Wait | Name::Waitaof => (request.len() - 1, 0.001),
+        _ => return None,
+    };
+    let timeout: f64 = std::str::from_utf8(request.arg(at)).ok()?.parse().ok()?;
+    if timeout <= 0.0 {
+        return None;
+    }
+    // Zero would mean for ever.
+    let left_ms = (timeout * unit_s - waited.as_secs_f64()).max(0.001) * 1000.0;
+    let left = if unit_s < 1.0 {
+        format!("{left_ms:.0}")
+    } else {
+        format!("{:.3}", left_ms / 1000.0)
+    };
+    let mut args: Vec<&[u8]> = request.args_from(0).collect();
+    *args.get_mut(at)? = left.as_bytes();
+    Some(OwnedRequest::new(&args))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(command: &str, waited_ms: u64, expected: Option<&str>) {
+        let args: Vec<&str> = command.split(' ').collect();
+        let request = OwnedRequest::new(&args);
+        let shorter = shortened(&request.as_request(), Duration::from_millis(waited_ms));
+        let shorter = shorter.map(|request| {
+            let args: Vec<String> = request
+                .as_request()
+                .args_from(0)
+                .map(|arg| String::from_utf8_lossy(arg).into_owned())
+                .collect();
+            args.join(" ")
+        });
+        assert_eq!(shorter.as_deref(), expected, "{command}");
+    }
+
+    #[test]
+    fn what_is_left_of_a_timeout_goes_upstream() {
+        check("BLPOP a b 5", 1500, Some("BLPOP a b 3.500"));
+        check("BLPOP a 1", 5000, Some("BLPOP a 0.001"));
+        check("BLPOP a 0", 5000, None);
+        check("BLMPOP 2.5 1 a LEFT", 500, Some("BLMPOP 2.000 1 a LEFT"));
+        check(
+            "XREAD COUNT 1 BLOCK 3000 STREAMS s $",
+            1000,
+            Some("XREAD COUNT 1 BLOCK 2000 STREAMS s $"),
+        );
+        check("GET a", 1000, None);
+        check("BLPOP a x", 1000, None);
+    }
+}

@@ -1,0 +1,221 @@
+//! MULTI … EXEC while the upstream is down: gathered here, then one journal record, or neutral replies, or refused as a whole.
+
+use std::rc::Rc;
+
+use super::Home;
+use super::Session;
+use super::forward::Ignored;
+use super::route::Ask;
+use super::state::{Transaction, Watch};
+use super::task::{Routed, Task};
+use crate::command::{self, Name};
+use crate::outage::effect::Effect;
+use crate::outage::write::{Write, WriteContext, write};
+use crate::outage::{self, Answer};
+use crate::resp::scan::{Limits, Scan, Scanner};
+use crate::resp::{Protocol, Request, write as reply};
+use crate::upstream::clock::wall_ms;
+use crate::upstream::dial;
+use crate::upstream::link::{InFlight, Watched};
+use crate::upstream::stats::Route;
+
+/// Bytes of queued commands that one transaction may hold.
+const QUEUED_BYTES_MAX: usize = 32 << 20;
+
+/// What has been queued since MULTI.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    requests: Vec<Vec<u8>>,
+    bytes: usize,
+    /// A command was refused when it was queued: EXEC aborts.
+    spoilt: bool,
+}
+
+/// What EXEC makes of the queued commands.
+enum Judged {
+    /// No write among them: the replies.
+    Replies(Vec<u8>),
+    /// Writes only: their effects and the replies.
+    Writes(Vec<Effect<'static>>, Vec<u8>),
+    Refused,
+}
+
+impl Task {
+    /// MULTI, EXEC, DISCARD, WATCH, UNWATCH while down.
+    pub(super) fn transaction_down(&mut self, ask: &Ask<'_>, name: Name) -> Routed {
+        if ask.spec.is_some_and(|spec| !command::arity_ok(spec, &ask.request)) {
+            let text = format!(
+                "-ERR wrong number of arguments for '{}' command\r\n",
+                super::command_name(ask.request.frame()).to_ascii_lowercase()
+            );
+            if let Transaction::Here(gathered) = &mut self.state.transaction {
+                gathered.spoilt = true;
+            }
+            return self.answer(ask, text.as_bytes(), Route::Local);
+        }
+        if matches!(self.state.transaction, Transaction::Cut | Transaction::Upstream) {
+            return self.not_forwarded(ask);
+        }
+        let open = matches!(self.state.transaction, Transaction::Here(_));
+        match (name, open) {
+            (Name::Multi, false) => {
+                self.state.transaction = Transaction::Here(Gathered::default());
+                self.answer(ask, b"+OK\r\n", Route::Local)
+            }
+            (Name::Multi, true) => self.answer(ask, b"-ERR MULTI calls can not be nested\r\n", Route::Local),
+            (Name::Watch, true) => self.answer(ask, b"-ERR WATCH inside MULTI is not allowed\r\n", Route::Local),
+            (Name::Watch, false) => self.refuse(ask),
+            (Name::Unwatch, true) => self.queue_down(ask),
+            (Name::Unwatch, false) => {
+                self.state.watch = Watch::None;
+                self.answer(ask, b"+OK\r\n", Route::Local)
+            }
+            (Name::Discard, true) => {
+                self.end_transaction();
+                self.answer(ask, b"+OK\r\n", Route::Local)
+            }
+            (Name::Discard, false) => self.answer(ask, b"-ERR DISCARD without MULTI\r\n", Route::Local),
+            (Name::Exec, false) => self.answer(ask, b"-ERR EXEC without MULTI\r\n", Route::Local),
+            (_, _) => self.exec_here(ask),
+        }
+    }
+
+    /// A command inside MULTI, while down.
+    pub(super) fn queue_down(&mut self, ask: &Ask<'_>) -> Routed {
+        if let Some(spec) = ask.spec
+            && !command::arity_ok(spec, &ask.request)
+        {
+            let name = spec.name.to_ascii_lowercase().replace(' ', "|");
+            if let Transaction::Here(gathered) = &mut self.state.transaction {
+                gathered.spoilt = true;
+            }
+            let text = format!("-ERR wrong number of arguments for '{name}' command\r\n");
+            return self.answer(ask, text.as_bytes(), Route::Local);
+        }
+        let Transaction::Here(gathered) = &mut self.state.transaction else {
+            return self.not_forwarded(ask);
+        };
+        gathered.bytes += ask.request.frame().len();
+        if gathered.bytes > QUEUED_BYTES_MAX {
+            gathered.spoilt = true;
+            gathered.requests.clear();
+            return self.refuse(ask);
+        }
+        gathered.requests.push(ask.request.frame().to_vec());
+        self.answer(ask, b"+QUEUED\r\n", Route::Local)
+    }
+
+    /// EXEC of a transaction that was begun while down; in CLOSED it goes upstream as a whole.
+    pub(super) fn exec_here(&mut self, ask: &Ask<'_>) -> Routed {
+        let Transaction::Here(gathered) = &self.state.transaction else {
+            return self.refuse(ask);
+        };
+        if gathered.spoilt {
+            self.end_transaction();
+            return self.answer(
+                ask,
+                b"-EXECABORT Transaction discarded because of previous errors.\r\n",
+                Route::Local,
+            );
+        }
+        if self.state.watch != Watch::None {
+            self.end_transaction();
+            return self.refuse(ask);
+        }
+        if self.is_forwarding() {
+            return self.exec_upstream(ask);
+        }
+        if self.appender.is_full() || !self.take_home(Home::Journal) {
+            return Routed::Park;
+        }
+        let Transaction::Here(gathered) = std::mem::take(&mut self.state.transaction) else {
+            return self.refuse(ask);
+        };
+        match self.judge_transaction(&gathered.requests) {
+            Judged::Replies(replies) => self.answer(ask, &replies, Route::Neutral),
+            Judged::Refused => self.refuse(ask),
+            Judged::Writes(effects, replies) => {
+                self.append(ask, &effects, &replies);
+                Routed::Done
+            }
+        }
+    }
+
+    fn exec_upstream(&mut self, ask: &Ask<'_>) -> Routed {
+        let link = self.dedicated();
+        if !self.take_home(Home::Link(link.id)) {
+            return Routed::Park;
+        }
+        let Transaction::Here(gathered) = std::mem::take(&mut self.state.transaction) else {
+            return self.refuse(ask);
+        };
+        let session: Rc<Session> = Rc::clone(&self.session);
+        let now_us = session.local.turn.now_us();
+        link.push_ignored(Rc::new(Ignored), &dial::command(&["MULTI"]), now_us);
+        for request in &gathered.requests {
+            link.push_ignored(Rc::new(Ignored), request, now_us);
+        }
+        session.local.worker().stats.routed(Route::Forwarded);
+        session.in_flight.set(session.in_flight.get() + 1);
+        let seq = self.seq(ask);
+        link.push(session, seq, ask.request.frame(), InFlight::Write, Watched::Yes, now_us);
+        Routed::Done
+    }
+
+    fn judge_transaction(&mut self, requests: &[Vec<u8>]) -> Judged {
+        let mut replies = Vec::new();
+        reply::array(&mut replies, requests.len());
+        let mut effects: Vec<Effect<'static>> = Vec::new();
+        let mut reads = 0;
+        let mut scanner = Scanner::default();
+        for bytes in requests {
+            let Ok(Scan::Request { .. }) = scanner.scan(bytes, &Limits::default()) else {
+                return Judged::Refused;
+            };
+            let request = Request::new(bytes, scanner.spans());
+            let spec = command::lookup(&request);
+            let start = replies.len();
+            let upstream = self.session.local.shared.target.name.clone();
+            match outage::answer(spec, &request, self.state.key.protocol, &upstream, &mut replies) {
+                Answer::Reply => reads += 1,
+                // Nothing blocks inside a transaction; these two then answer a null string.
+                Answer::Hold { .. } => {
+                    reads += 1;
+                    let moves = matches!(spec.map(|spec| spec.id), Some(Name::Blmove | Name::Brpoplpush));
+                    if moves && self.state.key.protocol == Protocol::Resp2 {
+                        replies.truncate(start);
+                        reply::null(&mut replies, Protocol::Resp2);
+                    }
+                }
+                Answer::Refused => return Judged::Refused,
+                Answer::Session => match self.local_reply(spec.map(|spec| spec.id), &request) {
+                    Some(local) => {
+                        reads += 1;
+                        replies.extend_from_slice(&local);
+                    }
+                    None => return Judged::Refused,
+                },
+                Answer::Write => {
+                    let Some(spec) = spec else { return Judged::Refused };
+                    let mut context = WriteContext {
+                        protocol: self.state.key.protocol,
+                        upstream_name: &upstream,
+                        wall_ms: u64::try_from(wall_ms()).unwrap_or_default(),
+                        stream_ids: &mut self.stream_ids,
+                    };
+                    match write(spec, &request, &mut context, &mut replies) {
+                        Write::Journal(effect) => effects.push(effect.into_owned()),
+                        // Inside EXEC a command that fails leaves the others as they are.
+                        Write::Error => {}
+                        Write::Refused => return Judged::Refused,
+                    }
+                }
+            }
+        }
+        match (effects.is_empty(), reads) {
+            (true, _) => Judged::Replies(replies),
+            (false, 0) => Judged::Writes(effects, replies),
+            (false, _) => Judged::Refused,
+        }
+    }
+}

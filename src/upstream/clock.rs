@@ -1,0 +1,19 @@
+//! The two clocks of the process.
+
+use std::sync::LazyLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Our wall clock in milliseconds since 1970. It may step.
+#[must_use]
+pub fn wall_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Milliseconds since this process first asked. Never steps; means nothing in another process.
+#[must_use]
+pub fn mono_ms() -> u64 {
+    u64::try_from(EPOCH.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

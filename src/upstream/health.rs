@@ -1,0 +1,403 @@
+//! The health owner of one upstream: the only one that drives its breaker. Probes while OPEN, pings while CLOSED, listens to what the workers saw.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::dial::{Conversation, DialError, Facts, Handshake, Role, command, connect_bare, dial, error_text, value_of};
+use super::shared::{Mode, PasswordOwed, Shared, Sign};
+use crate::breaker::{Breaker, ErrorClass, Failure, HardSign, Transition, Trouble, Unavailable};
+use crate::resp::Protocol;
+use crate::telemetry;
+
+/// Between two PINGs while CLOSED.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks at what the workers counted.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// An answer to PING is short.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// What happens at the edges of CLOSED: the journal and its replay, which this room does not know.
+pub trait Edges {
+    /// Stops forwarding; returns once no worker writes to an older connection.
+    fn open(&mut self) -> impl Future<Output = ()>;
+    /// A probe has succeeded: fence, replay, and forward again.
+    fn close(&mut self, conversation: Conversation, facts: &Facts) -> impl Future<Output = Result<(), Trouble>>;
+    /// Called every second while CLOSED.
+    fn tend(&mut self) -> impl Future<Output = ()>;
+}
+
+/// See the module.
+pub struct Health<E> {
+    shared: Arc<Shared>,
+    signs: mpsc::Receiver<Sign>,
+    breaker: Breaker,
+    epoch: Instant,
+    edges: E,
+    /// Replies seen so far, of all workers.
+    replies: u64,
+    /// What it was when first reached: a replica that always was one is healthy.
+    first_role: Option<Role>,
+    last_trouble: Option<Trouble>,
+}
+
+impl<E> std::fmt::Debug for Health<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Health")
+            .field("upstream", &self.shared.target.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<E: Edges> Health<E> {
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, signs: mpsc::Receiver<Sign>, settings: crate::breaker::Settings, edges: E) -> Self {
+        let breaker = Breaker::new(settings, Duration::ZERO);
+        let epoch = Instant::now();
+        Self {
+            shared,
+            signs,
+            breaker,
+            epoch,
+            edges,
+            replies: 0,
+            first_role: None,
+            last_trouble: None,
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    /// Runs for the life of the process.
+    pub async fn run(mut self) {
+        loop {
+            let (conversation, facts) = self.probe_until_answered().await;
+            let transition = self.breaker.probe_succeeded();
+            self.note(transition);
+            self.shared.set_facts(facts.clone());
+            self.shared.set_mode(Mode::CatchingUp);
+            if let Err(trouble) = self.edges.close(conversation, &facts).await {
+                let now = self.now();
+                let transition = self.breaker.replay_failed(trouble, now, fastrand::f64());
+                self.trouble(trouble);
+                self.note(transition);
+                self.shared.set_mode(Mode::Down);
+                continue;
+            }
+            let transition = self.breaker.caught_up();
+            self.note(transition);
+            let transition = self.closed().await;
+            self.note(Some(transition));
+            // The mode is looked at only once the generation has moved.
+            self.shared.set_mode(Mode::Down);
+            self.edges.open().await;
+        }
+    }
+
+    /// CLOSED, until the breaker trips. Records that an operator puts behind the backlog are replayed without its opening.
+    async fn closed(&mut self) -> Transition {
+        loop {
+            self.shared.set_last_error(None);
+            self.shared.set_mode(Mode::Healthy);
+            if let Some(transition) = self.until_trouble().await {
+                return transition;
+            }
+            self.shared.set_mode(Mode::CatchingUp);
+            while !self.shared.generation().is_multiple_of(2) {
+                let trouble = match self.converse().await {
+                    Ok((conversation, facts)) => self.edges.close(conversation, &facts).await.err(),
+                    Err((trouble, _)) => Some(trouble),
+                };
+                if let Some(transition) = trouble.and_then(|trouble| self.failed(trouble)) {
+                    return transition;
+                }
+            }
+        }
+    }
+
+    fn note(&self, transition: Option<Transition>) {
+        if let Some(Transition { from, to, reason }) = transition {
+            telemetry::breaker_transition(&self.shared.target.name, from.label(), to.label(), reason.label());
+        }
+    }
+
+    fn trouble(&mut self, trouble: Trouble) {
+        self.shared.set_last_error(Some(trouble.label().to_owned()));
+        self.last_trouble = Some(trouble);
+    }
+
+    /// OPEN: fresh connections under backoff, until one answers as a healthy upstream does.
+    async fn probe_until_answered(&mut self) -> (Conversation, Facts) {
+        loop {
+            if let Some(at) = self.breaker.next_probe_at() {
+                sleep_until(self.epoch + at).await;
+            }
+            // What workers saw before says nothing about the probe.
+            while self.signs.try_recv().is_ok() {}
+            let now = self.now();
+            // It is due: that is what was waited for.
+            let _ = self.breaker.probe_started(now);
+            if self.shared.mode() != Mode::Starting {
+                self.shared.set_mode(Mode::Probing);
+            }
+            match self.probe().await {
+                Ok(answered) => return answered,
+                Err((trouble, text)) => {
+                    telemetry::probe_failed(&self.shared.target.name, trouble.label());
+                    let now = self.now();
+                    let transition = self.breaker.probe_failed(trouble, now, fastrand::f64());
+                    self.note(transition);
+                    self.trouble(trouble);
+                    self.shared.set_last_error(Some(text));
+                    self.shared.set_mode(Mode::Down);
+                }
+            }
+        }
+    }
+
+    async fn probe(&mut self) -> Result<(Conversation, Facts), (Trouble, String)> {
+        let limit = self.shared.target.timeouts.connect;
+        let (mut conversation, mut facts) = self.converse().await?;
+        if let Some(text) = &facts.ping_error
+            && let Some(trouble) = unusable(text)
+        {
+            return Err((trouble, text.clone()));
+        }
+        match (self.first_role, facts.role) {
+            (Some(Role::Master), Role::Replica) => {
+                return Err((
+                    Trouble::Hard(HardSign::Demoted),
+                    "the upstream has become a replica".into(),
+                ));
+            }
+            (None, role) if role != Role::Unknown => self.first_role = Some(role),
+            _ => {}
+        }
+        if let Ok(Ok(replies)) = timeout(limit, conversation.ask(&command(&["CONFIG", "GET", "databases"]), 1)).await
+            && let Some(databases) = replies.first().and_then(|reply| databases(reply))
+        {
+            facts.databases = databases;
+        }
+        Ok((conversation, facts))
+    }
+
+    /// A connection that is authenticated, where the URL has credentials, or on which the upstream asks for a password.
+    async fn converse(&mut self) -> Result<(Conversation, Facts), (Trouble, String)> {
+        let target = &self.shared.target;
+        let limit = target.timeouts.connect;
+        let handshake = Handshake {
+            credentials: target.credentials.as_ref(),
+            protocol: Protocol::Resp2,
+            db: target.db,
+        };
+        match dial(&target.address, &handshake, limit).await {
+            Ok(dialled) => {
+                self.shared.set_password_owed(PasswordOwed::No);
+                let facts = dialled.facts.clone();
+                Ok((Conversation::from(dialled), facts))
+            }
+            Err(DialError::PasswordOwed(_)) => {
+                self.shared.set_password_owed(PasswordOwed::Yes);
+                let conversation = connect_bare(&target.address, limit)
+                    .await
+                    .map_err(|error| (trouble_of(&error), error.to_string()))?;
+                Ok((conversation, Facts::default()))
+            }
+            Err(error) => Err((trouble_of(&error), error.to_string())),
+        }
+    }
+
+    /// Returns with the trip, or with nothing when somebody else has begun a journaling generation.
+    async fn until_trouble(&mut self) -> Option<Transition> {
+        self.look();
+        let mut health: Option<Conversation> = None;
+        let mut ping_at = Instant::now();
+        let mut tend_at = Instant::now() + PING_INTERVAL;
+        loop {
+            if Instant::now() >= ping_at {
+                if let Some(transition) = self.ping(&mut health).await {
+                    return Some(transition);
+                }
+                ping_at = Instant::now() + PING_INTERVAL;
+            }
+            if Instant::now() >= tend_at {
+                self.edges.tend().await;
+                tend_at = Instant::now() + PING_INTERVAL;
+            }
+            if let Ok(Some(sign)) = timeout(LOOK_INTERVAL, self.signs.recv()).await {
+                self.look();
+                if let Some(transition) = self.sign(sign) {
+                    return Some(transition);
+                }
+            }
+            self.look();
+            if !self.shared.generation().is_multiple_of(2) {
+                return None;
+            }
+        }
+    }
+
+    /// One PING on the health connection, for as long as silence may last; meanwhile signs are listened to.
+    async fn ping(&mut self, health: &mut Option<Conversation>) -> Option<Transition> {
+        if health.is_none() {
+            match self.converse().await {
+                Ok((conversation, facts)) => {
+                    if self.is_another_server(&facts) {
+                        return self.sign(Sign::Replaced);
+                    }
+                    if let Some(text) = &facts.ping_error
+                        && let Some(trouble) = unusable(text)
+                    {
+                        return self.failed(trouble);
+                    }
+                    *health = Some(conversation);
+                }
+                Err((trouble, _)) => return self.failed(trouble),
+            }
+        }
+        let conversation = health.as_mut()?;
+        let silence = self.shared.target.timeouts.command;
+        let replies_before = self.replies;
+        if conversation.send(&command(&["PING"])).await.is_err() {
+            *health = None;
+            return self.sign(Sign::Reset);
+        }
+        let deadline = Instant::now() + silence;
+        let mut answer = Box::pin(conversation.next_reply(ANSWER_BYTES_MAX));
+        let answered = loop {
+            tokio::select! {
+                answered = &mut answer => break Some(answered),
+                sign = self.signs.recv() => {
+                    let now = self.epoch.elapsed();
+                    self.replies = count_replies(&self.shared, self.replies, &mut self.breaker, now);
+                    if let Some(transition) = sign.and_then(|sign| apply(&mut self.breaker, sign, now)) {
+                        return Some(transition);
+                    }
+                }
+                () = sleep_until(deadline) => break None,
+            }
+        };
+        drop(answer);
+        match answered {
+            Some(Ok(reply)) => {
+                let trouble = error_text(&reply).and_then(|text| unusable(&text));
+                trouble.and_then(|trouble| self.failed(trouble))
+            }
+            Some(Err(_)) => {
+                *health = None;
+                self.look();
+                self.sign(Sign::Reset)
+            }
+            None => {
+                *health = None;
+                self.look();
+                // Others are answered meanwhile: the health connection is the one that is broken.
+                if self.replies != replies_before {
+                    return None;
+                }
+                self.trouble(Trouble::Silence);
+                let now = self.now();
+                self.breaker.silence(now)
+            }
+        }
+    }
+
+    fn is_another_server(&self, facts: &Facts) -> bool {
+        matches!((&self.shared.facts().run_id, &facts.run_id), (Some(known), Some(now)) if known != now)
+    }
+
+    fn failed(&mut self, trouble: Trouble) -> Option<Transition> {
+        self.trouble(trouble);
+        let now = self.now();
+        match trouble {
+            Trouble::Hard(sign) => self.breaker.hard(sign, now),
+            Trouble::Soft(failure) => self.breaker.failure(failure, now),
+            Trouble::Silence => self.breaker.silence(now),
+        }
+    }
+
+    fn sign(&mut self, sign: Sign) -> Option<Transition> {
+        let now = self.now();
+        self.shared.set_last_error(Some(format!("{sign:?}")));
+        apply(&mut self.breaker, sign, now)
+    }
+
+    /// Tells the breaker of the replies since the last look.
+    fn look(&mut self) {
+        let now = self.now();
+        self.replies = count_replies(&self.shared, self.replies, &mut self.breaker, now);
+    }
+}
+
+fn count_replies(shared: &Shared, before: u64, breaker: &mut Breaker, now: Duration) -> u64 {
+    let replies = shared
+        .workers
+        .iter()
+        .map(|worker| worker.stats.replies.load(Relaxed))
+        .sum::<u64>();
+    if replies > before {
+        breaker.successes(replies - before, now);
+    }
+    replies
+}
+
+fn apply(breaker: &mut Breaker, sign: Sign, now: Duration) -> Option<Transition> {
+    match sign {
+        Sign::ConnectionRefused => breaker.hard(HardSign::ConnectionRefused, now),
+        Sign::ConnectFailed => breaker.hard(HardSign::Unreachable, now),
+        Sign::ConnectTimeout => breaker.failure(Failure::ConnectTimeout, now),
+        Sign::NotAccepted => breaker.failure(Failure::Protocol, now),
+        Sign::Reset => breaker.failure(Failure::Reset, now),
+        Sign::Loading => breaker.hard(HardSign::Loading, now),
+        Sign::Demoted => breaker.hard(HardSign::Demoted, now),
+        Sign::MasterDown => breaker.hard(HardSign::Masterdown, now),
+        Sign::ClusterDown => breaker.hard(HardSign::Clusterdown, now),
+        Sign::Replaced => breaker.hard(HardSign::Replaced, now),
+    }
+}
+
+/// Whether an error in answer to PING says that commands would not be executed.
+pub(super) fn unusable(text: &str) -> Option<Trouble> {
+    match ErrorClass::of(text.as_bytes()) {
+        ErrorClass::NotExecuted(Unavailable::Loading) => Some(Trouble::Hard(HardSign::Loading)),
+        ErrorClass::NotExecuted(Unavailable::Masterdown) => Some(Trouble::Hard(HardSign::Masterdown)),
+        ErrorClass::NotExecuted(Unavailable::Clusterdown) => Some(Trouble::Hard(HardSign::Clusterdown)),
+        _ => None,
+    }
+}
+
+fn trouble_of(error: &DialError) -> Trouble {
+    match error {
+        DialError::Connect(error) => match error.kind() {
+            std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound => {
+                Trouble::Hard(HardSign::ConnectionRefused)
+            }
+            std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => {
+                Trouble::Hard(HardSign::Unreachable)
+            }
+            std::io::ErrorKind::ConnectionReset => Trouble::Soft(Failure::Reset),
+            _ => Trouble::Soft(Failure::NameResolution),
+        },
+        DialError::Silence(_) => Trouble::Soft(Failure::ConnectTimeout),
+        DialError::Handshake(_) => Trouble::Soft(Failure::Reset),
+        DialError::NotAccepted(text) if text.contains("max number of clients") => Trouble::Soft(Failure::MaxClients),
+        DialError::NotAccepted(_) => Trouble::Soft(Failure::Protocol),
+        DialError::PasswordOwed(_) | DialError::Refused(_) => Trouble::Soft(Failure::Denied),
+    }
+}
+
+/// The answer to `CONFIG GET databases`.
+fn databases(reply: &[u8]) -> Option<u32> {
+    // Without the right to CONFIG the answer is an error, and Redis's default is assumed.
+    let text = String::from_utf8_lossy(reply);
+    value_of(&text, "databases\r\n", '\0')?
+        .split("\r\n")
+        .nth(1)?
+        .parse()
+        .ok()
+}

@@ -1,0 +1,249 @@
+//! tideover itself dies, is ended, or is started twice.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation here is a failed test"
+)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use support::load::{self, Load};
+use support::{Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, command, integer};
+
+const BACKLOG: usize = 500;
+
+fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+/// Pushes the numbers one by one; every one must be acknowledged.
+#[track_caller]
+fn push(client: &mut Client, range: std::ops::Range<usize>) {
+    let pipeline: Vec<u8> = numbers(range.clone())
+        .iter()
+        .flat_map(|number| command(&["RPUSH", "l", number]))
+        .collect();
+    client.send_raw(&pipeline);
+    for number in range {
+        let reply = client.reply();
+        assert!(integer(&reply) > 0, "{number} was not acknowledged");
+    }
+}
+
+#[track_caller]
+fn assert_list(redis: &RedisServer, expected: std::ops::Range<usize>) {
+    assert_eq!(
+        array(&redis.client().call(&["LRANGE", "l", "0", "-1"])),
+        numbers(expected)
+    );
+}
+
+fn durable() -> Settings {
+    Settings {
+        fsync: "always",
+        ..Settings::default()
+    }
+}
+
+#[test]
+fn a_backlog_survives_kill_9_and_is_replayed_once() {
+    let mut redis = RedisServer::start(Durability::AppendOnly);
+    let mut proxy = Tideover::start_with(&redis, &durable());
+    proxy.wait_for_mode("healthy", DEADLINE);
+    push(&mut proxy.client(), 0..10);
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    push(&mut proxy.client(), 10..BACKLOG);
+    proxy.kill();
+    proxy.restart();
+    proxy.wait_for_mode("down", DEADLINE);
+    assert_eq!(proxy.backlog(), (BACKLOG - 10) as u64);
+    push(&mut proxy.client(), BACKLOG..BACKLOG + 10);
+    redis.restart();
+    proxy.wait_for_recovery();
+    assert_list(&redis, 0..BACKLOG + 10);
+
+    // What was replayed stays replayed: not by the next start, not after the next outage.
+    proxy.kill();
+    proxy.restart();
+    proxy.wait_for_recovery();
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    redis.restart();
+    proxy.wait_for_recovery();
+    assert_list(&redis, 0..BACKLOG + 10);
+}
+
+#[test]
+fn a_backlog_survives_kill_9_while_redis_is_frozen() {
+    let redis = RedisServer::start(Durability::AppendOnly);
+    let mut proxy = Tideover::start_with(&redis, &durable());
+    proxy.wait_for_mode("healthy", DEADLINE);
+    push(&mut proxy.client(), 0..10);
+    redis.stop();
+    proxy.wait_for_mode("down", DEADLINE);
+    push(&mut proxy.client(), 10..BACKLOG);
+    proxy.kill();
+    proxy.restart();
+    push(&mut proxy.client(), BACKLOG..BACKLOG + 10);
+    redis.cont();
+    proxy.wait_for_recovery();
+    assert_list(&redis, 0..BACKLOG + 10);
+}
+
+#[test]
+fn bytes_sent_before_the_crash_are_fenced_by_the_next_process() {
+    let redis = RedisServer::start(Durability::AppendOnly);
+    let mut proxy = Tideover::start_with(&redis, &durable());
+    proxy.wait_for_mode("healthy", DEADLINE);
+    assert_eq!(proxy.client().call(&["SET", "k", "0"]), b"+OK\r\n");
+    redis.stop();
+    let mut caught = proxy.client();
+    caught.send(&["SET", "k", "1"]);
+    // The command is in Redis's socket, unread, when the proxy dies: it may run when Redis wakes, but not after what follows.
+    proxy.wait_for_mode("down", DEADLINE);
+    proxy.kill();
+    proxy.restart();
+    assert_eq!(proxy.client().call(&["SET", "k", "2"]), b"+OK\r\n");
+    redis.cont();
+    proxy.wait_for_recovery();
+    assert_eq!(redis.client().call(&["GET", "k"]), b"$1\r\n2\r\n");
+}
+
+#[test]
+fn every_acknowledged_write_survives_kill_9_under_load() {
+    let mut redis = RedisServer::start(Durability::AppendOnly);
+    let mut proxy = Tideover::start_with(&redis, &durable());
+    proxy.wait_for_mode("healthy", DEADLINE);
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    let load = Load::start(&proxy.address(), 4);
+    load.wait_for_more(100);
+    proxy.kill();
+    let attempts = load.finish();
+    proxy.restart();
+    redis.restart();
+    proxy.wait_for_recovery();
+    load::assert_uncertain_at_most(&attempts, 0);
+    load::assert_applied(&mut redis.client(), &attempts);
+}
+
+#[test]
+fn kill_9_in_the_middle_of_replay_repeats_nothing() {
+    const MANY: usize = 20_000;
+    let mut redis = RedisServer::start(Durability::Memory);
+    let mut proxy = Tideover::start_with(&redis, &Settings::default());
+    proxy.wait_for_mode("healthy", DEADLINE);
+    redis.stop();
+    proxy.wait_for_mode("down", DEADLINE);
+    push(&mut proxy.client(), 0..MANY);
+    redis.cont();
+    let mut direct = redis.client();
+    for part in 1..=3_i64 {
+        let wanted = part * (MANY as i64) / 5;
+        support::wait_until(DEADLINE, "a part of the backlog is replayed", || {
+            integer(&direct.call(&["LLEN", "l"])) >= wanted
+        });
+        proxy.restart();
+    }
+    proxy.wait_for_recovery();
+    assert_list(&redis, 0..MANY);
+    redis.kill();
+}
+
+#[test]
+fn redis_killed_in_the_middle_of_replay_repeats_nothing() {
+    const MANY: usize = 20_000;
+    let mut redis = RedisServer::start(Durability::AppendOnly);
+    let proxy = Tideover::healthy(&redis);
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    push(&mut proxy.client(), 0..MANY);
+    for part in 0..3_i64 {
+        redis.restart();
+        let wanted = part * (MANY as i64) / 5 + 1;
+        let mut direct = redis.client();
+        support::wait_until(DEADLINE, "a part of the backlog is replayed", || {
+            integer(&direct.call(&["LLEN", "l"])) >= wanted
+        });
+        redis.kill();
+    }
+    redis.restart();
+    proxy.wait_for_recovery();
+    assert_list(&redis, 0..MANY);
+}
+
+#[test]
+fn a_second_process_on_the_same_data_directory_refuses_to_start() {
+    let redis = RedisServer::start(Durability::Memory);
+    let first = Tideover::healthy(&redis);
+    let mut second = Tideover::prepare(
+        &redis,
+        &Settings {
+            data_dir: Some(first.data_dir()),
+            ..Settings::default()
+        },
+    );
+    second.launch();
+    let status = second.process().wait_for_exit(DEADLINE);
+    assert!(!status.success());
+    assert!(
+        second.log_text().contains(&first.data_dir().display().to_string()),
+        "{}",
+        second.log_text()
+    );
+    assert_eq!(first.client().call(&["PING"]), b"+PONG\r\n");
+}
+
+#[test]
+fn a_second_process_on_the_same_address_refuses_to_start() {
+    let redis = RedisServer::start(Durability::Memory);
+    let first = Tideover::healthy(&redis);
+    let mut second = Tideover::prepare(&redis, &Settings::default());
+    let config = std::fs::read_to_string(second.config())
+        .unwrap()
+        .replace(&second.address(), &first.address());
+    std::fs::write(second.config(), config).unwrap();
+    second.launch();
+    assert!(!second.process().wait_for_exit(DEADLINE).success());
+    assert!(second.log_text().contains(&first.address()), "{}", second.log_text());
+}
+
+#[test]
+fn sigterm_ends_with_0_though_clients_are_idle_or_blocked() {
+    const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+    let redis = RedisServer::start(Durability::Memory);
+    let mut proxy = Tideover::start_with(
+        &redis,
+        &Settings {
+            shutdown_timeout: SHUTDOWN_TIMEOUT,
+            ..Settings::default()
+        },
+    );
+    proxy.wait_for_mode("healthy", DEADLINE);
+    let mut idle: Vec<Client> = (0..10).map(|_| proxy.client()).collect();
+    assert_eq!(idle[0].call(&["PING"]), b"+PONG\r\n");
+    idle[1].send(&["BLPOP", "q", "0"]);
+    idle[2].call(&["SUBSCRIBE", "channel"]);
+    idle[3].call(&["MULTI"]);
+    let begin = Instant::now();
+    let status = proxy.terminate(SHUTDOWN_TIMEOUT + Duration::from_secs(2));
+    assert_eq!(status.code(), Some(0), "after {:?}", begin.elapsed());
+}
+
+#[test]
+fn sigterm_during_an_outage_keeps_the_backlog() {
+    let mut redis = RedisServer::start(Durability::AppendOnly);
+    let mut proxy = Tideover::healthy(&redis);
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    push(&mut proxy.client(), 0..BACKLOG);
+    assert_eq!(proxy.terminate(DEADLINE).code(), Some(0));
+    redis.restart();
+    proxy.restart();
+    proxy.wait_for_recovery();
+    assert_list(&redis, 0..BACKLOG);
+}
