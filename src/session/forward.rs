@@ -222,7 +222,7 @@ impl Task {
             Some(Name::ClientTracking | Name::ClientCaching | Name::Monitor) => Pinned::Feed,
             Some(_) | None => Pinned::Identity,
         };
-        let has_state = self.state.transaction != Transaction::None
+        let has_state = self.in_transaction()
             || self.state.watch != Watch::None
             || !self.state.subscriptions.is_empty();
         if has_state {
