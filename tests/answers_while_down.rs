@@ -240,7 +240,6 @@ fn what_redis_would_refuse_for_its_arguments_is_refused_with_its_own_words() {
         "XADD x * f",
         "XADD x nonsense f v",
         "RPUSH l",
-        "NONSENSE a b",
     ] {
         let args: Vec<&str> = line.split_whitespace().collect();
         check(&mut got, line, &expected.call(&args));
@@ -284,7 +283,7 @@ fn a_blocking_command_held_through_the_outage_wakes_when_redis_is_back() {
 }
 
 #[test]
-fn a_blocked_client_survives_the_outage() {
+fn a_pop_that_was_blocked_upstream_is_uncertain_and_its_client_stays_connected() {
     let mut redis = RedisServer::start(Durability::AppendOnly);
     let proxy = Tideover::healthy(&redis);
     let mut waiter = proxy.client();
@@ -296,10 +295,14 @@ fn a_blocked_client_survives_the_outage() {
             .contains("blocked_clients:1\r\n")
     });
     redis.kill();
+    // It may have popped an element whose reply was lost.
+    let error = support::error_text(&waiter.reply()).unwrap();
+    assert!(error.contains("may or may not have been applied"), "{error}");
     proxy.wait_for_mode("down", DEADLINE);
     redis.restart();
     proxy.wait_for_recovery();
     check(&mut proxy.client(), "RPUSH q job", b":1\r\n");
+    waiter.send(&["BLPOP", "q", "0"]);
     assert_eq!(array(&waiter.reply()), ["q", "job"]);
 }
 
@@ -400,7 +403,9 @@ fn a_client_can_connect_during_the_outage() {
             greeting.contains("7.0.") && greeting.contains("standalone"),
             "{greeting}"
         );
-        check(&mut client, "CLIENT SETINFO LIB-NAME some", b"+OK\r\n");
+        // Redis 7.0 does not know it, and said so of itself before it went.
+        let unknown = b"-ERR unknown subcommand 'SETINFO'. Try CLIENT HELP.\r\n";
+        check(&mut client, "CLIENT SETINFO LIB-NAME some", unknown);
         check(&mut client, "CLIENT GETNAME", &bulk("late"));
         check(&mut client, "SELECT 2", b"+OK\r\n");
         check(&mut client, "PING", b"+PONG\r\n");

@@ -100,7 +100,7 @@ impl Default for LimitSettings {
     fn default() -> Self {
         Self {
             clients_max: 10_000,
-            args_max: 1024 * 1024,
+            args_max: 2_147_483_647,
             bulk_bytes_max: 512 * 1024 * 1024,
             inline_bytes_max: 64 * 1024,
             reply_buffer_bytes_max: 8 * 1024 * 1024,

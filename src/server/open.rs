@@ -99,7 +99,7 @@ fn one(settings: &Settings, upstream: &UpstreamSettings, workers: usize) -> Resu
         timeouts: upstream.timeouts,
         hold_timeout: upstream.hold_timeout,
     };
-    let (shared, signs) = Shared::new(target, connections, known, owner.clone(), workers);
+    let (shared, signs) = Shared::new(target, connections, known, owner.generation_counter(), workers);
     // Nobody else sets it.
     let _ = bells.set(Arc::clone(&shared));
     let replay_settings = replay::Settings {

@@ -58,6 +58,14 @@ pub struct Part {
     pub confirm: Box<dyn Fn(u64) + Send>,
 }
 
+impl std::fmt::Debug for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Part")
+            .field("upstream", &self.shared.target.name)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The listener's end of a worker.
 #[derive(Debug)]
 pub struct Worker {

@@ -222,9 +222,8 @@ impl Task {
             Some(Name::ClientTracking | Name::ClientCaching | Name::Monitor) => Pinned::Feed,
             Some(_) | None => Pinned::Identity,
         };
-        let has_state = self.in_transaction()
-            || self.state.watch != Watch::None
-            || !self.state.subscriptions.is_empty();
+        let has_state =
+            self.in_transaction() || self.state.watch != Watch::None || !self.state.subscriptions.is_empty();
         if has_state {
             // It carries a transaction, a WATCH or subscriptions: it is the session's alone already.
             return true;

@@ -94,7 +94,14 @@ impl Task {
         };
         match (lane.state(), lane.refusal()) {
             (LinkState::Up, _) => Judgement::Accepted,
-            (LinkState::Dead, Some(text)) => Judgement::Refused(text),
+            (LinkState::Dead, Some(text)) => {
+                if let Identity::Client(credentials) = &key.identity
+                    && text.starts_with("WRONGPASS")
+                {
+                    self.session.local.shared.known.refused(credentials);
+                }
+                Judgement::Refused(text)
+            }
             // It failed for other reasons than who asks: the breaker is told, and another attempt made.
             (LinkState::Dead | LinkState::Draining, _) => {
                 let lane = self.session.local.lane(key);
@@ -369,9 +376,8 @@ impl Task {
         let facts = self.session.local.shared.facts();
         let mut parts = facts.version.split('.').map(|part| part.parse().unwrap_or(0));
         let version: (u32, u32) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-        (name == Name::ClientSetinfo && !facts.version.is_empty() && version < (7, 2)).then_some(
-            b"-ERR Unknown subcommand or wrong number of arguments for 'SETINFO'. Try CLIENT HELP.\r\n".as_slice(),
-        )
+        (name == Name::ClientSetinfo && !facts.version.is_empty() && version < (7, 2))
+            .then_some(b"-ERR unknown subcommand 'SETINFO'. Try CLIENT HELP.\r\n".as_slice())
     }
 
     pub(super) fn queue_upstream(&mut self, ask: &Ask<'_>) -> Routed {

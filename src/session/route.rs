@@ -60,6 +60,11 @@ impl Task {
             spec: command::lookup(request),
             came_back: None,
         };
+        if ask.spec.is_none() && is_http(request) {
+            // As Redis: a web page that talks to it is a browser that was misled.
+            self.closing = Closing::AfterReplies;
+            return Routed::Done;
+        }
         if (self.state.admission == Admission::Owed || self.session.local.shared.password_owed())
             && let Some(routed) = self.gate(&ask)
         {
@@ -210,4 +215,10 @@ impl Task {
     pub(super) fn in_transaction(&self) -> bool {
         !matches!(self.state.transaction, Transaction::None)
     }
+}
+
+/// `POST` and `Host:`, the marks of an HTTP request.
+fn is_http(request: &Request<'_>) -> bool {
+    let name = request.arg(0);
+    name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"HOST:")
 }

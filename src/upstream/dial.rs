@@ -138,7 +138,17 @@ async fn ready(address: &Address, handshake: &Handshake<'_>, limit: Duration) ->
         }
     }
     let wall_before_ms = wall_ms();
-    let replies = conversation.ask(&introduction(handshake), 6).await?;
+    let mut replies = conversation.ask(&introduction(handshake), 5).await?;
+    // A connection starts in database 0; not everybody has the right to SELECT.
+    if handshake.db != 0 {
+        replies.extend(
+            conversation
+                .ask(&command(&["SELECT", handshake.db.to_string().as_str()]), 1)
+                .await?,
+        );
+    } else {
+        replies.push(b"+OK\r\n".to_vec());
+    }
     let [hello, client, ping, server, time, select] =
         <[Vec<u8>; 6]>::try_from(replies).map_err(|_| DialError::NotAccepted("an incomplete handshake".into()))?;
     let wall_after_ms = wall_ms();
@@ -201,7 +211,6 @@ fn introduction(handshake: &Handshake<'_>) -> Vec<u8> {
     out.extend(command(&["PING"]));
     out.extend(command(&["INFO", "server"]));
     out.extend(command(&["TIME"]));
-    out.extend(command(&["SELECT", handshake.db.to_string().as_str()]));
     out
 }
 

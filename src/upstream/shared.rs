@@ -1,6 +1,6 @@
 //! What the workers, the health owner and the replay of one upstream share. No lock is on the path of a forwarded command.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,6 @@ use super::dial::Facts;
 use super::known::Known;
 use super::settings::{Address, Credentials, Identity, Timeouts};
 use super::stats::WorkerStats;
-use crate::journal::owner::OwnerHandle;
 
 /// What the workers need to know while the generation is odd; while it is even they forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +96,8 @@ pub struct Shared {
     pub connections: ConnectionFile,
     pub known: Known,
     pub workers: Vec<WorkerShared>,
-    /// Its generation is odd while journaling.
-    owner: OwnerHandle,
+    /// Odd while journaling. Written by the journal's owner only.
+    generation: Arc<AtomicU64>,
     mode: AtomicU8,
     facts: Mutex<Facts>,
     last_error: Mutex<Option<String>>,
@@ -114,7 +113,7 @@ impl Shared {
         target: Target,
         connections: ConnectionFile,
         known: Known,
-        owner: OwnerHandle,
+        generation: Arc<AtomicU64>,
         workers: usize,
     ) -> (Arc<Self>, mpsc::Receiver<Sign>) {
         let (signs, receiver) = mpsc::channel(SIGNS_MAX);
@@ -123,7 +122,7 @@ impl Shared {
             connections,
             known,
             workers: (0..workers).map(|_| WorkerShared::default()).collect(),
-            owner,
+            generation,
             mode: AtomicU8::new(Mode::Starting as u8),
             facts: Mutex::default(),
             last_error: Mutex::default(),
@@ -137,7 +136,7 @@ impl Shared {
     #[inline]
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.owner.generation()
+        self.generation.load(Ordering::Acquire)
     }
 
     #[must_use]

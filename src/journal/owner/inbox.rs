@@ -204,14 +204,10 @@ pub(super) enum Message {
     Request(Request),
 }
 
-/// The published generation stands alone on its cache line: every worker reads it once per turn.
-#[derive(Debug)]
-#[repr(align(64))]
-pub(super) struct Published(AtomicU64);
-
 #[derive(Debug)]
 pub(super) struct Shared {
-    generation: Published,
+    /// In an allocation of its own: every worker reads it once per turn.
+    generation: Arc<AtomicU64>,
     confirmed: Box<[AtomicU64]>,
     is_running: AtomicBool,
     queue_id: String,
@@ -220,7 +216,7 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(generation: u64, workers: usize, queue_id: String) -> Self {
         Self {
-            generation: Published(AtomicU64::new(generation)),
+            generation: Arc::new(AtomicU64::new(generation)),
             confirmed: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             is_running: AtomicBool::new(true),
             queue_id,
@@ -228,7 +224,7 @@ impl Shared {
     }
 
     pub(super) fn publish(&self, generation: u64) {
-        self.generation.0.store(generation, Ordering::Release);
+        self.generation.store(generation, Ordering::Release);
     }
 
     pub(super) fn confirmations(&self) -> impl Iterator<Item = u64> {
@@ -291,7 +287,13 @@ impl OwnerHandle {
     /// The generation; load it once per turn, before the lanes are flushed.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.shared.generation.0.load(Ordering::Acquire)
+        self.shared.generation.load(Ordering::Acquire)
+    }
+
+    /// The generation's counter, for those who know nothing else of the journal. Only its owner writes it.
+    #[must_use]
+    pub fn generation_counter(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.shared.generation)
     }
 
     /// Worker number `worker` has seen `generation` and writes nothing any more under an older one.
