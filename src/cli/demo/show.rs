@@ -110,7 +110,7 @@ impl Show {
 
     pub(super) fn heading(&self) -> io::Result<()> {
         let heading = format!(
-            "{:>6}  {:<9} {:<23} {:>9} {:>9} {:>8} {:>9} {:>8}",
+            "{:>8}  {:<9} {:<23} {:>9} {:>9} {:>8} {:>9} {:>8}",
             "time", "phase", "breaker", "ops/s", "neutral", "queued", "replayed", "backlog"
         );
         self.say(&self.style.paint(Colour::Faint, &heading))
@@ -164,7 +164,7 @@ fn line(style: Style, moment: &Moment) -> String {
         moment.queued,
         moment.replayed,
         moment.backlog,
-        style.paint(Colour::Yellow, &bar),
+        bar,
     );
     line.trim_end().to_owned()
 }
