@@ -26,8 +26,9 @@ use processes::Stage;
 use resp::{Answer, Connection};
 use show::{Moment, Show, Style, Summary};
 
-/// Between two lines.
+/// Between two lines; replay is quick, so that one looks more closely.
 const LINE_INTERVAL: Duration = Duration::from_millis(250);
+const REPLAY_LINE_INTERVAL: Duration = Duration::from_millis(100);
 /// Until a process answers, and until a backlog is gone.
 const PATIENCE: Duration = Duration::from_secs(20);
 const BEFORE: Duration = Duration::from_secs(2);
@@ -71,7 +72,8 @@ async fn until_interrupted() -> Result<Option<bool>, String> {
     match outcome {
         None => Ok(None),
         Some(Ok(holds)) => Ok(Some(holds)),
-        Some(Err(error)) => Err(format!("{error}\n{}", stage.logs())),
+        Some(Err(Failure::Output(error))) => Err(format!("cannot print: {error}")),
+        Some(Err(Failure::Stage(why))) => Err(format!("{why}{}", stage.logs())),
     }
 }
 
@@ -86,12 +88,34 @@ struct Story<'a> {
     line_at: Instant,
 }
 
-fn unprintable(error: io::Error) -> String {
-    format!("cannot print: {error}")
+/// Why the demo could not be shown to its end.
+enum Failure {
+    /// Nobody sees it.
+    Output(io::Error),
+    /// A process or a client did not do its part.
+    Stage(String),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self::Stage(why)
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(why: &str) -> Self {
+        Self::Stage(why.to_owned())
+    }
 }
 
 impl<'a> Story<'a> {
-    async fn tell(stage: &'a mut Stage) -> Result<bool, String> {
+    async fn tell(stage: &'a mut Stage) -> Result<bool, Failure> {
         let show = Show::new(Style::of_stdout());
         let client = Client::new(stage.admin);
         stage.start_redis()?;
@@ -105,8 +129,7 @@ impl<'a> Story<'a> {
         show.say(&format!(
             "4 clients -> tideover {} -> redis-server {} (appendfsync always)",
             stage.listen, stage.upstream
-        ))
-        .map_err(unprintable)?;
+        ))?;
         let load = Load::start(stage.listen).map_err(|error| format!("no clients: {error}"))?;
         let begin = Instant::now();
         let mut story = Self {
@@ -122,9 +145,9 @@ impl<'a> Story<'a> {
         story.verdict().await
     }
 
-    async fn outage(&mut self) -> Result<(), String> {
+    async fn outage(&mut self) -> Result<(), Failure> {
         self.phase("Traffic flows through to Redis")?;
-        self.show.heading().map_err(unprintable)?;
+        self.show.heading()?;
         self.lines("through", BEFORE).await?;
         self.phase("redis-server is killed (SIGKILL): neutral reads, queued writes")?;
         self.stage.kill_redis().await?;
@@ -132,30 +155,34 @@ impl<'a> Story<'a> {
         self.phase("redis-server is started again: the queued writes are replayed, in order")?;
         self.stage.start_redis()?;
         let deadline = Instant::now() + PATIENCE;
-        while !self.line("replay").await?.is_some_and(|status| is_caught_up(&status)) {
+        while !self
+            .line("replay", REPLAY_LINE_INTERVAL)
+            .await?
+            .is_some_and(|status| is_caught_up(&status))
+        {
             if Instant::now() > deadline {
-                return Err(format!("tideover did not catch up within {} s", PATIENCE.as_secs()));
+                return Err(format!("tideover did not catch up within {} s", PATIENCE.as_secs()).into());
             }
         }
         self.phase("CLOSED again: traffic flows through, nobody was restarted")?;
         self.lines("through", AFTER).await
     }
 
-    fn phase(&self, text: &str) -> Result<(), String> {
-        self.show.phase(text).map_err(unprintable)
+    fn phase(&self, text: &str) -> Result<(), Failure> {
+        Ok(self.show.phase(text)?)
     }
 
-    async fn lines(&mut self, phase: &'static str, how_long: Duration) -> Result<(), String> {
+    async fn lines(&mut self, phase: &'static str, how_long: Duration) -> Result<(), Failure> {
         let end = Instant::now() + how_long;
         while Instant::now() + LINE_INTERVAL / 2 < end {
-            self.line(phase).await?;
+            self.line(phase, LINE_INTERVAL).await?;
         }
         Ok(())
     }
 
-    /// One line, a quarter of a second after the one before.
-    async fn line(&mut self, phase: &'static str) -> Result<Option<Value>, String> {
-        sleep(LINE_INTERVAL.saturating_sub(self.line_at.elapsed())).await;
+    /// One line, so long after the one before.
+    async fn line(&mut self, phase: &'static str, interval: Duration) -> Result<Option<Value>, Failure> {
+        sleep(interval.saturating_sub(self.line_at.elapsed())).await;
         let status = status(self.client).await;
         let counters = &self.load.counters;
         let commands = counters.commands.load(Relaxed);
@@ -173,16 +200,14 @@ impl<'a> Story<'a> {
         };
         self.line_at = Instant::now();
         self.commands = commands;
-        self.show
-            .moment(&moment.with_status(status.as_ref()))
-            .map_err(unprintable)?;
+        self.show.moment(&moment.with_status(status.as_ref()))?;
         match self.stage.ended() {
-            Some(why) => Err(why),
+            Some(why) => Err(why.into()),
             None => Ok(status),
         }
     }
 
-    async fn verdict(self) -> Result<bool, String> {
+    async fn verdict(self) -> Result<bool, Failure> {
         self.phase("What clients were told, compared with what is in Redis")?;
         let Self {
             stage,
@@ -204,7 +229,7 @@ impl<'a> Story<'a> {
             findings.add(compare(&mut redis, history).map_err(|error| format!("redis-server: {error}"))?);
         }
         let summary = Summary::new(&counters, &status, findings);
-        show.result(&summary).map_err(unprintable)?;
+        show.result(&summary)?;
         Ok(summary.holds())
     }
 }

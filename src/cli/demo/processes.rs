@@ -154,8 +154,11 @@ impl Stage {
             let log = fs::read(self.dir.path().join(name)).unwrap_or_default();
             let log = String::from_utf8_lossy(&log);
             let lines: Vec<&str> = log.lines().collect();
+            if lines.is_empty() {
+                continue;
+            }
             let shown = lines.get(lines.len().saturating_sub(LINES_MAX)..).unwrap_or_default();
-            text.push_str(&format!("--- end of {name}\n{}\n", shown.join("\n")));
+            text.push_str(&format!("\n--- end of {name}\n{}", shown.join("\n")));
         }
         text
     }

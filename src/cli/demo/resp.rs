@@ -115,7 +115,7 @@ mod tests {
             assert_eq!(answer(&mut bytes.as_bytes(), DEPTH_MAX).unwrap(), expected, "{bytes:?}");
             for end in 0..bytes.len() {
                 assert!(
-                    answer(&mut bytes[..end].as_bytes(), DEPTH_MAX).is_err(),
+                    answer(&mut &bytes.as_bytes()[..end], DEPTH_MAX).is_err(),
                     "{:?}",
                     &bytes[..end]
                 );

@@ -8,8 +8,9 @@ use serde_json::Value;
 use super::check::Findings;
 use super::load::Counters;
 
-/// Cells of the backlog's bar.
-const BAR_CELLS: usize = 24;
+/// Of the backlog's bar: records that make a cell, and cells at most.
+const CELL_RECORDS: u64 = 256;
+const CELLS_MAX: usize = 40;
 
 /// Whether escape sequences are welcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,12 +93,11 @@ impl Moment {
 
 pub(super) struct Show {
     style: Style,
-    backlog_max: u64,
 }
 
 impl Show {
     pub(super) fn new(style: Style) -> Self {
-        Self { style, backlog_max: 1 }
+        Self { style }
     }
 
     pub(super) fn say(&self, text: &str) -> io::Result<()> {
@@ -110,15 +110,14 @@ impl Show {
 
     pub(super) fn heading(&self) -> io::Result<()> {
         let heading = format!(
-            "{:>6}  {:<9} {:<23} {:>9} {:>9} {:>8} {:>9} {:>8}",
+            "{:>8}  {:<9} {:<23} {:>9} {:>9} {:>8} {:>9} {:>8}",
             "time", "phase", "breaker", "ops/s", "neutral", "queued", "replayed", "backlog"
         );
         self.say(&self.style.paint(Colour::Faint, &heading))
     }
 
-    pub(super) fn moment(&mut self, moment: &Moment) -> io::Result<()> {
-        self.backlog_max = self.backlog_max.max(moment.backlog);
-        self.say(&line(self.style, moment, self.backlog_max))
+    pub(super) fn moment(&self, moment: &Moment) -> io::Result<()> {
+        self.say(&line(self.style, moment))
     }
 
     /// The numbers, and the verdict.
@@ -145,18 +144,15 @@ impl Show {
     }
 }
 
-fn line(style: Style, moment: &Moment, backlog_max: u64) -> String {
+fn line(style: Style, moment: &Moment) -> String {
     let breaker = format!("{} {}", moment.state, moment.mode.replace('_', " "));
     let colour = match moment.state.as_str() {
         "CLOSED" => Colour::Green,
         "OPEN" => Colour::Red,
         _ => Colour::Yellow,
     };
-    let cells = moment
-        .backlog
-        .saturating_mul(BAR_CELLS as u64)
-        .div_ceil(backlog_max.max(1));
-    let bar = "#".repeat(usize::try_from(cells).unwrap_or(0).min(BAR_CELLS));
+    let cells = usize::try_from(moment.backlog.div_ceil(CELL_RECORDS)).unwrap_or(CELLS_MAX);
+    let bar = "#".repeat(cells.min(CELLS_MAX));
     let line = format!(
         "{:>5}.{:02}  {:<9} {} {:>9} {:>9} {:>8} {:>9} {:>8}  {}",
         moment.at.as_secs(),
@@ -168,7 +164,7 @@ fn line(style: Style, moment: &Moment, backlog_max: u64) -> String {
         moment.queued,
         moment.replayed,
         moment.backlog,
-        style.paint(Colour::Yellow, &bar),
+        bar,
     );
     line.trim_end().to_owned()
 }
@@ -274,7 +270,7 @@ mod tests {
     use super::*;
 
     fn moment() -> Moment {
-        let queue = json!({"records": 50, "acknowledged_total": 70, "replayed_total": 20});
+        let queue = json!({"records": 600, "acknowledged_total": 70, "replayed_total": 20});
         let status = json!({"upstreams": [{"state": "half_open", "mode": "catching_up", "queue": queue}]});
         Moment {
             at: Duration::from_millis(5250),
@@ -292,12 +288,12 @@ mod tests {
 
     #[test]
     fn a_line_says_time_phase_breaker_and_numbers_and_is_plain_where_nobody_sees_colours() {
-        let plain = line(Style::Plain, &moment(), 100);
+        let plain = line(Style::Plain, &moment());
         let words: Vec<&str> = plain.split_whitespace().collect();
-        let expected = "5.25 back HALF_OPEN catching up 3400 9 70 20 50 ############";
+        let expected = "5.25 back HALF_OPEN catching up 3400 9 70 20 600 ###";
         assert_eq!(words.join(" "), expected);
         assert!(!plain.contains('\x1b'));
-        assert!(line(Style::Terminal, &moment(), 100).contains("\x1b[33mHALF_OPEN catching up"));
+        assert!(line(Style::Terminal, &moment()).contains("\x1b[33mHALF_OPEN catching up"));
     }
 
     #[test]
