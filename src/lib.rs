@@ -2,6 +2,7 @@
 //!
 //! This page is the project's map; it is filled as the rooms are built.
 
+pub mod admin;
 pub mod breaker;
 pub mod cli;
 pub mod command;

@@ -1,6 +1,10 @@
 //! The command line: arguments in, exit code out.
 
 mod args;
+mod client;
+mod demo;
+mod table;
+mod verbs;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -30,10 +34,10 @@ fn dispatch(cli: Cli) -> ExitCode {
     match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(args) => load(args).map_or_else(|code| code, run),
         Command::Check(args) => load(args).map_or_else(|code| code, |settings| check(&settings)),
-        Command::Status(args) => status(args),
-        Command::Queue(args) => queue(args),
-        Command::DeadLetters(args) => dead_letters(args),
-        Command::Demo => demo(),
+        Command::Status(args) => verbs::status(args),
+        Command::Queue(args) => verbs::queue(&args),
+        Command::DeadLetters(args) => verbs::dead_letters(&args),
+        Command::Demo => demo::demo(),
     }
 }
 
@@ -59,27 +63,6 @@ fn check(settings: &Settings) -> ExitCode {
 
 fn run(settings: Settings) -> ExitCode {
     crate::server::run(&settings)
-}
-
-fn status(_args: StatusArgs) -> ExitCode {
-    not_wired("status")
-}
-
-fn queue(_args: QueueArgs) -> ExitCode {
-    not_wired("queue")
-}
-
-fn dead_letters(_args: DeadLettersArgs) -> ExitCode {
-    not_wired("dead-letters")
-}
-
-fn demo() -> ExitCode {
-    not_wired("demo")
-}
-
-fn not_wired(what: &str) -> ExitCode {
-    say(&format!("{what} is not wired yet"));
-    ExitCode::FAILURE
 }
 
 /// To standard error; when even that is closed there is nobody to tell.

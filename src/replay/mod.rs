@@ -1,39 +1,114 @@
-//! stub
-use crate::journal::owner::OwnerHandle;
-use crate::upstream::dial::{Conversation, Facts};
-use crate::upstream::shared::Shared;
+//! Journal → Redis: everything that was acknowledged while the upstream was down is applied to it, in order, once.
+//!
+//! A catching up, in order: every worker has confirmed that it writes to no older connection · the fence (`fence.rs`): what was sent before
+//! the failure has been applied or never will be · the review (`review.rs`): has the upstream lost what it had confirmed? · batches
+//! (`run.rs`), each one MULTI … EXEC that also sets the marker, which is watched, so that it is applied once or not at all, whatever
+//! dies in between · WAIT · the request to close, which the journal's owner grants when nothing is left.
+//!
+//! Invariants
+//! - One batch is in flight. It holds records of one identity and one database, which is selected and checked before MULTI.
+//! - The journal's checkpoint passes a record when the upstream has confirmed it, or a dead letter of it is durable.
+//! - After anything but the expected replies the marker is read again and the backlog from the checkpoint on.
+//!
+//! The marker, `tideover:<queue-id>:replayed`, stands in each database that was replayed to, and does not expire: it is some hundred bytes,
+//! and one that expired while nobody looked would have to be guessed about.
+
+mod batch;
+mod controls;
+mod fence;
+mod line;
+mod pace;
+pub mod resume;
+mod review;
+mod run;
+mod source;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use controls::{Controls, Fence, Pause, Status};
+
+use crate::breaker::Trouble;
+use crate::journal::owner::OwnerHandle;
+use crate::upstream::dial::{Conversation, Facts, wall_ms};
+use crate::upstream::shared::Shared;
+
+/// `[upstream.replay]`, and `max_age` of `[upstream.queue]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
+    /// Replay starts after a wait that is uniform from 0 to this.
     pub start_delay_max: Duration,
+    /// Records per second.
     pub rate_max: Option<NonZeroU32>,
+    /// Older records become dead letters, reason `too_old`.
     pub age_max: Option<Duration>,
 }
-#[derive(Default)]
-pub struct Controls {}
+
+/// How a catching up ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
+    /// Nothing is left, and the generation is even again.
     CaughtUp,
-    Failed(crate::breaker::Trouble),
+    /// The breaker must reopen; the next catching up goes on where this one ended.
+    Failed(Trouble),
 }
+
+/// The replay of one upstream, for the life of the process.
+#[derive(Debug)]
 pub struct Replay {
+    shared: Arc<Shared>,
     owner: OwnerHandle,
+    settings: Settings,
+    controls: Arc<Controls>,
+    marker_key: Vec<u8>,
+    /// Live writes may have run since the records up to this one were confirmed. Nothing before the first look at the checkpoint.
+    live_since_seq: Option<u64>,
 }
+
 impl Replay {
-    pub fn new(_: Arc<Shared>, owner: OwnerHandle, _: Settings, _: Arc<Controls>) -> Self {
-        Self { owner }
-    }
-    pub async fn recover(&mut self, _: Conversation, _: &Facts) -> Outcome {
-        loop {
-            let (tx, rx) = tokio::sync::oneshot::channel();
-            let _ = self.owner.close(Box::new(move |a| {
-                let _ = tx.send(a);
-            }));
-            if let Ok(crate::journal::handover::Close::Closed { .. }) = rx.await {
-                return Outcome::CaughtUp;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, owner: OwnerHandle, settings: Settings, controls: Arc<Controls>) -> Self {
+        let marker_key = format!("tideover:{}:replayed", owner.queue_id()).into_bytes();
+        Self {
+            shared,
+            owner,
+            settings,
+            controls,
+            marker_key,
+            live_since_seq: None,
         }
     }
-    pub async fn tend(&mut self) {}
+
+    /// A probe has succeeded on this fresh connection: fence, replay, WAIT, close. To be called while the generation is odd. Sets the modes
+    /// `CatchingUp` and `Halted`; the mode after it is the caller's.
+    ///
+    /// Returns when the generation is even again, or when the breaker must reopen. May be dropped at any point: the marker knows.
+    pub async fn recover(&mut self, conversation: Conversation, facts: &Facts) -> Outcome {
+        let outcome = Box::pin(run::run(self, conversation, facts)).await;
+        match outcome {
+            Ok(()) => {
+                self.controls.update(|status| {
+                    status.last_error = None;
+                    status.identities_waiting.clear();
+                });
+                Outcome::CaughtUp
+            }
+            Err(trouble) => {
+                self.controls.update(|status| {
+                    status.last_error = Some(format!("replay stopped: {}", trouble.label()));
+                });
+                Outcome::Failed(trouble)
+            }
+        }
+    }
+
+    /// To be called every second while CLOSED: replayed records that the upstream has had for a minute need not be kept.
+    pub async fn tend(&mut self) {
+        let before_ms = u64::try_from(wall_ms() - resume::RETENTION_MS).unwrap_or_default();
+        let owner = &self.owner;
+        if let Ok(Err(error)) = source::ask(|reply| owner.release_older(before_ms, reply)).await {
+            tracing::warn!(upstream = self.shared.target.name, %error, "replayed records could not be removed");
+        }
+    }
 }

@@ -7,6 +7,9 @@ pub mod request;
 pub mod scan;
 pub mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use request::{Request, Span};
 
 /// The protocol version of a session, as set by HELLO (RESP2 until then).

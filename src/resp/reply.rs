@@ -99,8 +99,10 @@ impl Scanner {
             now.skip = skip;
             at = next;
         }
-        // Nothing has been passed on yet: the next call may start over from the first byte.
-        self.under_way = (at > 0).then_some(now);
+        // While nothing has been passed on, the next call starts over from the first byte.
+        if at > 0 {
+            self.under_way = Some(now);
+        }
         Ok(Found::Part {
             bytes: at,
             kind: now.kind,

@@ -158,7 +158,7 @@ impl Scanner {
         self.spans.clear();
         match input.first() {
             None => Ok(Started::Done(Scan::Incomplete)),
-            Some(b'*') => match line(input, 0) {
+            Some(b'*') => match request_line(input, 0) {
                 None if input.len() > limits.inline_bytes_max => Err(ProtocolError::TooBigCountLine),
                 None => Ok(Started::Done(Scan::Incomplete)),
                 Some((text, next)) => match integer(&text[1..]) {
@@ -174,7 +174,7 @@ impl Scanner {
     }
 
     fn inline_command(&mut self, input: &[u8], limits: &Limits) -> Result<Scan, ProtocolError> {
-        let Some(newline) = input.iter().position(|byte| *byte == b'\n') else {
+        let Some(newline) = position_in_c(input, b'\n') else {
             return if input.len() > limits.inline_bytes_max {
                 Err(ProtocolError::TooBigInline)
             } else {
@@ -214,6 +214,12 @@ impl Scanner {
                 args_left: args_left - 1,
             }),
         }
+    }
+
+    /// Bytes of memory that are kept between requests, for tests of the bounds.
+    #[cfg(test)]
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.spans.capacity() * size_of::<Span>() + self.inline.capacity()
     }
 
     /// Forgets the request under way, and memory that an ordinary request does not need.
@@ -283,7 +289,7 @@ fn header(input: &[u8], at: usize, limits: &Limits) -> Result<Option<(u64, usize
     if let Some([b'$', a @ b'0'..=b'9', b'\r', _]) = input.get(at..at + 4) {
         return Ok(Some((u64::from(a - b'0'), at + 4)));
     }
-    let Some((text, next)) = line(input, at) else {
+    let Some((text, next)) = request_line(input, at) else {
         return if input.len() - at > limits.inline_bytes_max {
             Err(ProtocolError::TooBigBulkLine)
         } else {
@@ -307,6 +313,21 @@ pub(super) fn line(input: &[u8], at: usize) -> Option<(&[u8], usize)> {
     let rest = input.get(at..)?;
     let end = rest.iter().position(|byte| *byte == b'\r')?;
     (end + 2 <= rest.len()).then(|| (&rest[..end], at + end + 2))
+}
+
+/// As [`line`], for what clients send: Redis searches it as a C string, so a zero byte hides every `\r` behind it.
+#[inline]
+fn request_line(input: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    let rest = input.get(at..)?;
+    let end = position_in_c(rest, b'\r')?;
+    (end + 2 <= rest.len()).then(|| (&rest[..end], at + end + 2))
+}
+
+/// As C's `strchr`: nothing behind a zero byte is found.
+#[inline]
+fn position_in_c(text: &[u8], wanted: u8) -> Option<usize> {
+    let at = text.iter().position(|byte| *byte == wanted || *byte == 0)?;
+    (text.get(at) == Some(&wanted)).then_some(at)
 }
 
 /// A decimal as Redis's `string2ll` takes it: no sign but `-`, no leading zero, no blank.
@@ -338,8 +359,6 @@ pub(super) fn integer(text: &[u8]) -> Option<i64> {
 fn split_inline(text: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut args = Vec::new();
     let mut at = 0;
-    // A zero byte ends the line there, as in C.
-    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
     loop {
         while text.get(at).is_some_and(|byte| is_space(*byte)) {
             at += 1;
@@ -352,7 +371,8 @@ fn split_inline(text: &[u8]) -> Option<Vec<Vec<u8>>> {
             match byte {
                 b'"' => at = double_quoted(text, at + 1, &mut arg)?,
                 b'\'' => at = single_quoted(text, at + 1, &mut arg)?,
-                _ if is_space(byte) => break,
+                // Unlike elsewhere, a vertical tab or form feed inside a word belongs to it.
+                b' ' | b'\t' | b'\r' | b'\n' => break,
                 _ => {
                     arg.push(byte);
                     at += 1;

@@ -1,5 +1,6 @@
 //! Listeners, workers, shutdown: puts the rooms together and runs them.
 
+mod control;
 mod edges;
 mod limits;
 mod listen;
@@ -11,20 +12,26 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::admin::{self, Phase, Readiness, UpstreamView, View};
 use crate::config::Settings;
 use crate::journal::owner::OwnerHandle;
 use crate::telemetry;
 use crate::upstream::health::Health;
 use crate::upstream::shared::Shared;
 
+use control::ReplayControl;
 use edges::Edges;
 use listen::{Acceptor, Listener};
 use open::{Opened, ask};
 use worker::Worker;
+
+/// Between two publications of the workers' numbers.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An error at start, for people.
 type StartError = String;
@@ -68,13 +75,16 @@ async fn serve(settings: &Settings, metrics: telemetry::Metrics) -> Result<(), S
     for upstream in &settings.upstreams {
         listeners.push(Listener::bind(&upstream.listen).await?);
     }
+    let admin_listener = TcpListener::bind(settings.admin)
+        .await
+        .map_err(|error| format!("cannot listen on {} (admin): {error}", settings.admin))?;
     let (opened, parts) = open::all(settings, workers_count)?;
     let mut workers = Vec::new();
     for (index, parts) in parts.into_iter().enumerate() {
         workers.push(worker::start(index, parts).map_err(|error| format!("a worker cannot start: {error}"))?);
     }
     let workers = Rc::new(workers);
-    let mut served = Vec::new();
+    let (mut served, mut views, mut acceptors) = (Vec::new(), Vec::new(), Vec::new());
     for (index, (opened, listener)) in opened.into_iter().zip(listeners).enumerate() {
         let upstream = &settings.upstreams[index];
         telemetry::started(&upstream.name, &upstream.listen, &upstream.url, &settings.data_dir);
@@ -83,6 +93,7 @@ async fn serve(settings: &Settings, metrics: telemetry::Metrics) -> Result<(), S
             owner,
             signs,
             replay,
+            controls,
         } = opened;
         let health = Health::new(
             Arc::clone(&shared),
@@ -100,17 +111,46 @@ async fn serve(settings: &Settings, metrics: telemetry::Metrics) -> Result<(), S
             workers: Rc::clone(&workers),
             clients_max: settings.limits.clients_max,
         };
-        tokio::task::spawn_local(acceptor.run(listener));
+        acceptors.push(tokio::task::spawn_local(acceptor.run(listener)));
+        let control = ReplayControl {
+            controls,
+            owner: owner.clone(),
+        };
+        views.push(UpstreamView::new(
+            Arc::clone(&shared),
+            owner.clone(),
+            Arc::new(control),
+            upstream.listen.to_string(),
+            upstream.url.to_string(),
+        ));
         served.push(Served { shared, owner });
     }
+    let ready = Arc::new(Readiness::default());
+    let view = Arc::new(View {
+        upstreams: views,
+        ready: Arc::clone(&ready),
+        metrics,
+    });
+    tokio::task::spawn_local(admin::serve(admin_listener, Arc::clone(&view)));
+    tokio::task::spawn_local(publish(view));
+    ready.set(Phase::Serving);
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
     telemetry::stopping(name);
-    drop(metrics);
+    ready.set(Phase::Stopping);
+    acceptors.iter().for_each(tokio::task::JoinHandle::abort);
     stop(&workers, &served, settings.shutdown_timeout).await;
     Ok(())
+}
+
+/// Publishes the workers' numbers each second.
+async fn publish(view: Arc<View>) {
+    loop {
+        admin::publish(&view).await;
+        sleep(PUBLISH_INTERVAL).await;
+    }
 }
 
 /// Answers what is in flight, replays while the upstream answers, leaves the rest safely on disk.

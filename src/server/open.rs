@@ -32,6 +32,7 @@ pub(super) struct Opened {
     pub(super) owner: OwnerHandle,
     pub(super) signs: mpsc::Receiver<Sign>,
     pub(super) replay: Replay,
+    pub(super) controls: Arc<Controls>,
 }
 
 /// Opens all upstreams; also gives each worker its parts.
@@ -106,17 +107,19 @@ fn one(settings: &Settings, upstream: &UpstreamSettings, workers: usize) -> Resu
         rate_max: upstream.replay.rate_max,
         age_max: upstream.queue.age_max,
     };
+    let controls = Arc::new(Controls::default());
     let replay = Replay::new(
         Arc::clone(&shared),
         owner.clone(),
         replay_settings,
-        Arc::new(Controls::default()),
+        Arc::clone(&controls),
     );
     Ok(Opened {
         shared,
         owner,
         signs,
         replay,
+        controls,
     })
 }
 

@@ -16,6 +16,7 @@ use crate::session::{self, Appender};
 use crate::upstream::io::{split_tcp, split_unix};
 use crate::upstream::local::{Local, Turn};
 use crate::upstream::shared::Shared;
+use crate::upstream::stats::add;
 
 /// Accepted connections that wait for their worker.
 const NEW_CLIENTS_MAX: usize = 1024;
@@ -150,6 +151,8 @@ async fn tick(local: Rc<Local>) {
         tokio::time::sleep(TICK).await;
         local.look();
         let age_ms = u64::try_from(local.oldest_unanswered().as_millis()).unwrap_or(u64::MAX);
-        local.worker().stats.oldest_unanswered_ms.store(age_ms, Relaxed);
+        let stats = &local.worker().stats;
+        stats.oldest_unanswered_ms.store(age_ms, Relaxed);
+        add(&stats.beats, 1);
     }
 }

@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use metrics::{Recorder, SetRecorderError, Unit, counter, gauge, histogram};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
-
-use super::durations::BUCKETS_SECONDS;
+use metrics::{Recorder, SetRecorderError, Unit, counter, gauge};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 pub(super) const BREAKER_STATE: &str = "tideover_breaker_state";
 pub(super) const BREAKER_TRANSITIONS: &str = "tideover_breaker_transitions_total";
 const COMMANDS: &str = "tideover_commands_total";
-const COMMAND_DURATION: &str = "tideover_command_duration_seconds";
 const QUEUE_RECORDS: &str = "tideover_queue_records";
 const QUEUE_BYTES: &str = "tideover_queue_bytes";
 const QUEUE_OLDEST_AGE: &str = "tideover_queue_oldest_age_seconds";
@@ -28,24 +25,13 @@ const WITHOUT_REPLAY_RIGHTS: &str = "tideover_identities_without_replay_rights";
 /// Values of the label `state`.
 const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
 
-/// Where a command went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Route {
-    Forwarded,
-    Neutral,
-    Queued,
-    Rejected,
-    Local,
-    Held,
-}
-
 /// What became of a write whose fate is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum UncertainAction {
     /// Answered with the uncertain error.
-    Error,
-    /// Journaled, as a rule with `in_flight = "journal"` allows.
-    Journaled,
+    Answered,
+    /// Sent again: it is the same whether it was applied before or not, and nobody can tell.
+    Resent,
 }
 
 /// How dialling the upstream ended.
@@ -75,46 +61,28 @@ pub struct Metrics(PrometheusHandle);
 
 /// Metrics could not be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum MetricsError {
-    #[error("histogram buckets: {0}")]
-    Buckets(#[from] BuildError),
-    #[error("a metrics recorder is installed already")]
-    Installed(#[from] SetRecorderError<PrometheusRecorder>),
-}
-
-impl Route {
-    pub const ALL: [Self; 6] = [
-        Self::Forwarded,
-        Self::Neutral,
-        Self::Queued,
-        Self::Rejected,
-        Self::Local,
-        Self::Held,
-    ];
-
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Forwarded => "forwarded",
-            Self::Neutral => "neutral",
-            Self::Queued => "queued",
-            Self::Rejected => "rejected",
-            Self::Local => "local",
-            Self::Held => "held",
-        }
-    }
-}
+#[error("a metrics recorder is installed already")]
+pub struct MetricsError(#[from] SetRecorderError<PrometheusRecorder>);
 
 impl UncertainAction {
     fn label(self) -> &'static str {
         match self {
-            Self::Error => "error",
-            Self::Journaled => "journaled",
+            Self::Answered => "answered",
+            Self::Resent => "resent",
         }
     }
 }
 
 impl ConnectResult {
+    pub const ALL: [Self; 6] = [
+        Self::Ok,
+        Self::Refused,
+        Self::Unreachable,
+        Self::Timeout,
+        Self::Name,
+        Self::Handshake,
+    ];
+
     fn label(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -139,11 +107,6 @@ impl Metrics {
     pub fn render(&self) -> String {
         self.0.render()
     }
-
-    /// Folds recorded durations into their buckets. To be called every few seconds, else they pile up.
-    pub fn run_upkeep(&self) {
-        self.0.run_upkeep();
-    }
 }
 
 /// Makes the process's metrics go to the returned handle.
@@ -151,18 +114,23 @@ impl Metrics {
 /// # Errors
 /// When it is called a second time.
 pub fn install() -> Result<Metrics, MetricsError> {
-    let (recorder, handle) = recorder()?;
+    let (recorder, handle) = recorder();
     metrics::set_global_recorder(recorder)?;
     Ok(handle)
 }
 
-pub(super) fn recorder() -> Result<(PrometheusRecorder, Metrics), BuildError> {
-    let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Full(COMMAND_DURATION.to_owned()), &BUCKETS_SECONDS)?
-        .build_recorder();
+/// A handle for tests of rooms above: nothing is counted there.
+#[cfg(test)]
+#[must_use]
+pub(crate) fn detached() -> Metrics {
+    recorder().1
+}
+
+fn recorder() -> (PrometheusRecorder, Metrics) {
+    let recorder = PrometheusBuilder::new().build_recorder();
     describe(&recorder);
     let handle = Metrics(recorder.handle());
-    Ok((recorder, handle))
+    (recorder, handle)
 }
 
 fn describe(recorder: &impl Recorder) {
@@ -206,8 +174,6 @@ fn describe(recorder: &impl Recorder) {
     for (name, unit, help) in gauges {
         recorder.describe_gauge(name.into(), Some(unit), help.into());
     }
-    let help = "Time from a command's arrival to its reply";
-    recorder.describe_histogram(COMMAND_DURATION.into(), Some(Unit::Seconds), help.into());
 }
 
 /// Sets the gauge of `state` to 1 and those of the other states to 0; `state` is a label of the breaker's.
@@ -219,53 +185,67 @@ pub fn set_breaker_state(upstream: &str, state: &'static str) {
     }
 }
 
-pub fn commands(upstream: &str, route: Route, n: u64) {
-    counter!(COMMANDS, "upstream" => upstream.to_owned(), "route" => route.label()).increment(n);
+/// Commands so far that went `route`, a label of the statistics' own.
+pub fn commands(upstream: &str, route: &'static str, total: u64) {
+    counter!(COMMANDS, "upstream" => upstream.to_owned(), "route" => route).absolute(total);
 }
 
-/// `n` commands that each took `duration`.
-pub(super) fn command_duration(upstream: &str, duration_seconds: f64, n: usize) {
-    histogram!(COMMAND_DURATION, "upstream" => upstream.to_owned()).record_many(duration_seconds, n);
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+fn float(number: u64) -> f64 {
+    number as f64
 }
 
 pub fn queue_level(upstream: &str, level: QueueLevel) {
-    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-    let float = |number: u64| number as f64;
     gauge!(QUEUE_RECORDS, "upstream" => upstream.to_owned()).set(float(level.records));
     gauge!(QUEUE_BYTES, "upstream" => upstream.to_owned()).set(float(level.bytes));
     gauge!(QUEUE_OLDEST_AGE, "upstream" => upstream.to_owned()).set(level.oldest_age.as_secs_f64());
 }
 
-pub fn queue_acknowledged(upstream: &str, n: u64) {
-    counter!(QUEUE_ACKNOWLEDGED, "upstream" => upstream.to_owned()).increment(n);
+pub fn queue_acknowledged(upstream: &str, total: u64) {
+    counter!(QUEUE_ACKNOWLEDGED, "upstream" => upstream.to_owned()).absolute(total);
 }
 
-pub fn replayed(upstream: &str, n: u64) {
-    counter!(REPLAYED, "upstream" => upstream.to_owned()).increment(n);
+pub fn replayed(upstream: &str, total: u64) {
+    counter!(REPLAYED, "upstream" => upstream.to_owned()).absolute(total);
 }
 
-pub fn uncertain_writes(upstream: &str, action: UncertainAction, n: u64) {
-    counter!(UNCERTAIN_WRITES, "upstream" => upstream.to_owned(), "action" => action.label()).increment(n);
+pub fn uncertain_writes(upstream: &str, action: UncertainAction, total: u64) {
+    counter!(UNCERTAIN_WRITES, "upstream" => upstream.to_owned(), "action" => action.label()).absolute(total);
 }
 
-pub fn stream_ids_changed(upstream: &str, n: u64) {
-    counter!(STREAM_IDS_CHANGED, "upstream" => upstream.to_owned()).increment(n);
+pub fn stream_ids_changed(upstream: &str, total: u64) {
+    counter!(STREAM_IDS_CHANGED, "upstream" => upstream.to_owned()).absolute(total);
 }
 
 pub fn upstream_connects(upstream: &str, result: ConnectResult) {
     counter!(UPSTREAM_CONNECTS, "upstream" => upstream.to_owned(), "result" => result.label()).increment(1);
 }
 
-pub fn upstream_connections(upstream: &str, open: u32) {
-    gauge!(UPSTREAM_CONNECTIONS, "upstream" => upstream.to_owned()).set(open);
+pub fn upstream_connections(upstream: &str, open: u64) {
+    gauge!(UPSTREAM_CONNECTIONS, "upstream" => upstream.to_owned()).set(float(open));
 }
 
-pub fn clients(upstream: &str, connected: u32) {
-    gauge!(CLIENTS, "upstream" => upstream.to_owned()).set(connected);
+pub fn clients(upstream: &str, connected: u64) {
+    gauge!(CLIENTS, "upstream" => upstream.to_owned()).set(float(connected));
 }
 
 pub fn identities_without_replay_rights(upstream: &str, n: u32) {
     gauge!(WITHOUT_REPLAY_RIGHTS, "upstream" => upstream.to_owned()).set(n);
+}
+
+/// Makes every series that happens by events be there from the start, at 0: dashboards and alerts want no gaps.
+pub fn start_at_zero(upstream: &str) {
+    for result in ConnectResult::ALL {
+        counter!(UPSTREAM_CONNECTS, "upstream" => upstream.to_owned(), "result" => result.label()).absolute(0);
+    }
+    counter!(
+        BREAKER_TRANSITIONS,
+        "upstream" => upstream.to_owned(), "from" => "open", "to" => "half_open", "reason" => "probe_succeeded"
+    )
+    .absolute(0);
+    counter!(DEAD_LETTERS, "upstream" => upstream.to_owned(), "reason" => "too_old").absolute(0);
+    counter!(UNFENCED, "upstream" => upstream.to_owned()).absolute(0);
+    identities_without_replay_rights(upstream, 0);
 }
 
 #[cfg(test)]
@@ -274,9 +254,8 @@ mod tests {
     use super::*;
 
     fn rendered(record: impl FnOnce()) -> String {
-        let (recorder, metrics) = recorder().unwrap();
+        let (recorder, metrics) = recorder();
         metrics::with_local_recorder(&recorder, record);
-        metrics.run_upkeep();
         metrics.render()
     }
 
@@ -294,11 +273,11 @@ mod tests {
     fn counters_and_gauges_carry_their_labels() {
         check(
             || {
-                for route in Route::ALL {
-                    commands("main", route, 2);
-                }
-                commands("main", Route::Held, 1);
-                uncertain_writes("main", UncertainAction::Error, 1);
+                commands("main", "forwarded", 2);
+                commands("main", "held", 2);
+                commands("main", "held", 3);
+                uncertain_writes("main", UncertainAction::Answered, 1);
+                start_at_zero("main");
                 upstream_connects("main", ConnectResult::Refused);
                 clients("main", 7);
                 queue_level(
@@ -315,8 +294,9 @@ mod tests {
             &[
                 r#"tideover_commands_total{upstream="main",route="forwarded"} 2"#,
                 r#"tideover_commands_total{upstream="main",route="held"} 3"#,
-                r#"tideover_uncertain_writes_total{upstream="main",action="error"} 1"#,
+                r#"tideover_uncertain_writes_total{upstream="main",action="answered"} 1"#,
                 r#"tideover_upstream_connects_total{upstream="main",result="refused"} 1"#,
+                r#"tideover_upstream_connects_total{upstream="main",result="ok"} 0"#,
                 r#"tideover_clients{upstream="main"} 7"#,
                 r#"tideover_queue_records{upstream="main"} 3"#,
                 r#"tideover_queue_bytes{upstream="main"} 90"#,
@@ -341,28 +321,6 @@ mod tests {
                 r#"tideover_breaker_state{upstream="main",state="open"} 0"#,
                 r#"tideover_breaker_state{upstream="main",state="half_open"} 1"#,
                 r#"tideover_breaker_transitions_total{upstream="main",from="open",to="half_open",reason="probe_succeeded"} 1"#,
-            ],
-        );
-    }
-
-    #[test]
-    fn durations_land_in_buckets() {
-        check(
-            || {
-                let mut counts = super::super::DurationCounts::default();
-                counts.observe(Duration::from_micros(60));
-                counts.observe(Duration::from_micros(80));
-                counts.observe(Duration::from_millis(1));
-                counts.observe(Duration::from_secs(60));
-                counts.publish("main");
-                counts.publish("main");
-            },
-            &[
-                r#"tideover_command_duration_seconds_bucket{upstream="main",le="0.00005"} 0"#,
-                r#"tideover_command_duration_seconds_bucket{upstream="main",le="0.0001"} 2"#,
-                r#"tideover_command_duration_seconds_bucket{upstream="main",le="0.001"} 3"#,
-                r#"tideover_command_duration_seconds_bucket{upstream="main",le="+Inf"} 4"#,
-                r#"tideover_command_duration_seconds_count{upstream="main"} 4"#,
             ],
         );
     }

@@ -1,20 +1,20 @@
 //! The names of metrics and events, in one place. Whoever counts or logs calls a typed function here.
 
-mod durations;
 mod events;
 mod logging;
 mod metric;
 mod settings;
 
-pub use durations::DurationCounts;
 pub use events::{
     breaker_transition, dead_letters, fence_unproven, identity_waits, journal_failed, probe_failed,
     replay_rights_missing, started, stopping,
 };
 pub use logging::{LogError, init_logging};
+#[cfg(test)]
+pub(crate) use metric::detached;
 pub use metric::{
-    ConnectResult, Metrics, MetricsError, QueueLevel, Route, UncertainAction, clients, commands,
+    ConnectResult, Metrics, MetricsError, QueueLevel, UncertainAction, clients, commands,
     identities_without_replay_rights, install, queue_acknowledged, queue_level, replayed, set_breaker_state,
-    stream_ids_changed, uncertain_writes, upstream_connections, upstream_connects,
+    start_at_zero, stream_ids_changed, uncertain_writes, upstream_connections, upstream_connects,
 };
 pub use settings::{LogFormat, LogLevel, LogSettings};

@@ -10,11 +10,11 @@ use redis_protocol::resp3::types::{OwnedFrame, Resp3Frame};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-pub use super::clock::wall_ms;
+pub use super::clock::{mono_ms, wall_ms};
 use super::connections::Connection;
 use super::io::{Reader, Writer, split_tcp, split_unix};
 use super::settings::{Address, Credentials};
-use crate::resp::reply::{Found, Scanner};
+use crate::resp::reply::{Found, Kind, Scanner};
 use crate::resp::{Protocol, write};
 
 /// What the replies of a handshake may take together.
@@ -302,6 +302,62 @@ impl Conversation {
             match read.map_err(DialError::Handshake)? {
                 0 => return Err(DialError::Handshake(io::ErrorKind::UnexpectedEof.into())),
                 read => self.input.extend_from_slice(buffer.get(..read).unwrap_or_default()),
+            }
+        }
+    }
+
+    /// The next `count` replies as they came, one behind the other; push frames are passed over.
+    ///
+    /// # Errors
+    /// As [`Self::next_reply`], and [`DialError::Silence`] when nothing arrives for so long.
+    pub async fn next_replies(
+        &mut self,
+        count: usize,
+        bytes_max: usize,
+        silence: Duration,
+    ) -> Result<Vec<u8>, DialError> {
+        let mut scanner = Scanner::default();
+        let mut buffer = vec![0; 32 << 10];
+        let (mut scanned, mut start, mut left) = (0, 0, count);
+        loop {
+            while left > 0 {
+                match scanner.scan(self.input.get(scanned..).unwrap_or_default()) {
+                    Ok(Found::End {
+                        bytes,
+                        kind: Kind::Push,
+                    }) => {
+                        self.input.drain(start..scanned + bytes);
+                        scanned = start;
+                    }
+                    Ok(Found::End {
+                        bytes,
+                        kind: Kind::Value | Kind::Error,
+                    }) => {
+                        scanned += bytes;
+                        start = scanned;
+                        left -= 1;
+                    }
+                    Ok(Found::Part { bytes, .. }) => {
+                        scanned += bytes;
+                        break;
+                    }
+                    Err(_) => return Err(DialError::NotAccepted("the answer is not RESP".into())),
+                }
+            }
+            if left == 0 {
+                let rest = self.input.split_off(scanned);
+                return Ok(std::mem::replace(&mut self.input, rest));
+            }
+            if self.input.len() > bytes_max {
+                return Err(DialError::NotAccepted(format!(
+                    "answers of more than {bytes_max} bytes"
+                )));
+            }
+            let read = std::future::poll_fn(|cx| self.reader.poll_read(cx, &mut buffer));
+            match timeout(silence, read).await.map_err(|_| DialError::Silence(silence))? {
+                Ok(0) => return Err(DialError::Handshake(io::ErrorKind::UnexpectedEof.into())),
+                Ok(read) => self.input.extend_from_slice(buffer.get(..read).unwrap_or_default()),
+                Err(error) => return Err(DialError::Handshake(error)),
             }
         }
     }

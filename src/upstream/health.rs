@@ -91,13 +91,32 @@ impl<E: Edges> Health<E> {
             }
             let transition = self.breaker.caught_up();
             self.note(transition);
-            self.shared.set_last_error(None);
-            self.shared.set_mode(Mode::Healthy);
-            let transition = self.until_trouble().await;
+            let transition = self.closed().await;
             self.note(Some(transition));
             // The mode is looked at only once the generation has moved.
             self.shared.set_mode(Mode::Down);
             self.edges.open().await;
+        }
+    }
+
+    /// CLOSED, until the breaker trips. Records that an operator puts behind the backlog are replayed without its opening.
+    async fn closed(&mut self) -> Transition {
+        loop {
+            self.shared.set_last_error(None);
+            self.shared.set_mode(Mode::Healthy);
+            if let Some(transition) = self.until_trouble().await {
+                return transition;
+            }
+            self.shared.set_mode(Mode::CatchingUp);
+            while !self.shared.generation().is_multiple_of(2) {
+                let trouble = match self.converse().await {
+                    Ok((conversation, facts)) => self.edges.close(conversation, &facts).await.err(),
+                    Err((trouble, _)) => Some(trouble),
+                };
+                if let Some(transition) = trouble.and_then(|trouble| self.failed(trouble)) {
+                    return transition;
+                }
+            }
         }
     }
 
@@ -121,7 +140,8 @@ impl<E: Edges> Health<E> {
             // What workers saw before says nothing about the probe.
             while self.signs.try_recv().is_ok() {}
             let now = self.now();
-            self.breaker.probe_started(now);
+            // It is due: that is what was waited for.
+            let _ = self.breaker.probe_started(now);
             if self.shared.mode() != Mode::Starting {
                 self.shared.set_mode(Mode::Probing);
             }
@@ -192,8 +212,8 @@ impl<E: Edges> Health<E> {
         }
     }
 
-    /// CLOSED: returns with the trip.
-    async fn until_trouble(&mut self) -> Transition {
+    /// Returns with the trip, or with nothing when somebody else has begun a journaling generation.
+    async fn until_trouble(&mut self) -> Option<Transition> {
         self.look();
         let mut health: Option<Conversation> = None;
         let mut ping_at = Instant::now();
@@ -201,7 +221,7 @@ impl<E: Edges> Health<E> {
         loop {
             if Instant::now() >= ping_at {
                 if let Some(transition) = self.ping(&mut health).await {
-                    return transition;
+                    return Some(transition);
                 }
                 ping_at = Instant::now() + PING_INTERVAL;
             }
@@ -212,10 +232,13 @@ impl<E: Edges> Health<E> {
             if let Ok(Some(sign)) = timeout(LOOK_INTERVAL, self.signs.recv()).await {
                 self.look();
                 if let Some(transition) = self.sign(sign) {
-                    return transition;
+                    return Some(transition);
                 }
             }
             self.look();
+            if !self.shared.generation().is_multiple_of(2) {
+                return None;
+            }
         }
     }
 

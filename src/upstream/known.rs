@@ -1,6 +1,6 @@
 //! Credentials that the upstream has accepted: what AUTH is judged by while it is down. Salted hashes, never the passwords.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -21,6 +21,8 @@ pub struct Known {
     path: PathBuf,
     salt: String,
     hashes: Mutex<HashSet<String>>,
+    /// Credentials of this process's sessions by user, in memory only: what journaled writes are replayed with.
+    live: Mutex<HashMap<String, Credentials>>,
 }
 
 impl Known {
@@ -44,6 +46,7 @@ impl Known {
             path: path.to_owned(),
             salt,
             hashes: Mutex::new(hashes),
+            live: Mutex::default(),
         })
     }
 
@@ -52,7 +55,7 @@ impl Known {
     }
 
     fn hash(&self, credentials: &Credentials) -> String {
-        let user = credentials.user.as_deref().unwrap_or("default");
+        let user = user_of(credentials);
         let mut hasher = Sha256::new();
         for part in [self.salt.as_bytes(), user.as_bytes(), credentials.password.expose()] {
             hasher.update((part.len() as u64).to_le_bytes());
@@ -67,8 +70,28 @@ impl Known {
         self.lock().contains(&self.hash(credentials))
     }
 
+    fn lock_live(&self) -> MutexGuard<'_, HashMap<String, Credentials>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers, in memory only, what a user authenticated with.
+    pub fn keep_live(&self, credentials: &Credentials) {
+        let mut live = self.lock_live();
+        let user = user_of(credentials);
+        if live.len() < KNOWN_MAX || live.contains_key(user) {
+            live.insert(user.to_owned(), credentials.clone());
+        }
+    }
+
+    /// What this user last authenticated with in this process.
+    #[must_use]
+    pub fn live(&self, user: &str) -> Option<Credentials> {
+        self.lock_live().get(user).cloned()
+    }
+
     /// The upstream accepted these.
     pub fn accepted(&self, credentials: &Credentials) {
+        self.keep_live(credentials);
         let mut hashes = self.lock();
         if hashes.len() < KNOWN_MAX && hashes.insert(self.hash(credentials)) {
             self.save(&hashes);
@@ -77,6 +100,11 @@ impl Known {
 
     /// The upstream refused these (WRONGPASS).
     pub fn refused(&self, credentials: &Credentials) {
+        let mut live = self.lock_live();
+        if live.get(user_of(credentials)) == Some(credentials) {
+            live.remove(user_of(credentials));
+        }
+        drop(live);
         let mut hashes = self.lock();
         if hashes.remove(&self.hash(credentials)) {
             self.save(&hashes);
@@ -102,6 +130,10 @@ impl Known {
             tracing::warn!(%error, "accepted credentials could not be remembered for the next start");
         }
     }
+}
+
+fn user_of(credentials: &Credentials) -> &str {
+    credentials.user.as_deref().unwrap_or("default")
 }
 
 fn hex(bytes: &[u8]) -> String {

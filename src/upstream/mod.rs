@@ -14,3 +14,6 @@ pub mod shared;
 pub mod stats;
 
 pub use driver::again;
+
+#[cfg(test)]
+mod tests;

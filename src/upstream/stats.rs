@@ -56,6 +56,8 @@ pub struct WorkerStats {
     pub uncertain_answered: AtomicU64,
     pub uncertain_resent: AtomicU64,
     pub stream_ids_changed: AtomicU64,
+    /// Grows with every tick of the worker: one that stands still is stuck.
+    pub beats: AtomicU64,
 }
 
 /// Adds to a number that only this thread writes.

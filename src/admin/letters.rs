@@ -1,0 +1,159 @@
+//! Verbs on dead letters.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::ask::{self, AskError};
+use super::body::Pages;
+use super::record::{self, Detail};
+use super::route::Which;
+use super::view::{UpstreamView, View};
+use crate::journal::DeadLetter;
+use crate::journal::owner::{Batch, OwnerHandle, Payloads, Settled};
+use crate::upstream::clock::{mono_ms, wall_ms};
+
+/// Letters in memory at a time.
+const PAGE_LETTERS: usize = 16;
+/// The generation may change between a trip and the append behind it.
+const TRIES_MAX: usize = 5;
+
+/// Journals the letters' records anew, behind the backlog, and gives up each letter once its record is acknowledged (a
+/// crash in between leaves both). Returns how many. The caller sees to it that sessions know why the generation is odd, and that
+/// replay follows. Expiries count from now: a letter does not say when its write was accepted.
+///
+/// # Errors
+/// Why the rest was not journaled; those are letters still.
+pub async fn journal_again(owner: &OwnerHandle, letters: Vec<DeadLetter>) -> Result<u64, String> {
+    let mut journaled = 0;
+    for letter in letters {
+        append(owner, &letter).await?;
+        ask::drop_letter(owner, letter.seq)
+            .await
+            .map_err(|error| error.to_string())?;
+        journaled += 1;
+    }
+    Ok(journaled)
+}
+
+async fn append(owner: &OwnerHandle, letter: &DeadLetter) -> Result<(), String> {
+    for _ in 0..TRIES_MAX {
+        let generation = ask::generation_of_trip(owner)
+            .await
+            .map_err(|error| error.to_string())?;
+        let mut payloads = Payloads::default();
+        payloads.push(&letter.payload);
+        let (sender, receiver) = oneshot::channel();
+        let batch = Batch {
+            generation,
+            payloads,
+            wall_ms: u64::try_from(wall_ms()).unwrap_or_default(),
+            mono_ms: mono_ms(),
+            done: Box::new(move |settled, _| {
+                // Whoever asked may have gone.
+                let _ = sender.send(settled);
+            }),
+        };
+        owner
+            .append(batch)
+            .map_err(|_| "the journal's inbox is full".to_owned())?;
+        match receiver.await {
+            Ok(Settled::Acknowledged) => return Ok(()),
+            Ok(Settled::Refused) => {}
+            Ok(Settled::Full) => return Err("the journal is full".to_owned()),
+            Ok(Settled::Failed(why)) => return Err(why),
+            Err(_) => return Err("the journal's owner has ended".to_owned()),
+        }
+    }
+    Err("the upstream's state changes too fast".to_owned())
+}
+
+/// One letter.
+pub(super) async fn find(upstream: &UpstreamView, seq: u64) -> Result<Option<DeadLetter>, AskError> {
+    let Some(before) = seq.checked_sub(1) else {
+        return Ok(None);
+    };
+    let letters = ask::letters(&upstream.owner, before, 1).await?;
+    Ok(letters.into_iter().find(|letter| letter.seq == seq))
+}
+
+/// Sends all letters, one line of JSON each.
+pub(super) async fn pump(view: Arc<View>, name: String, pages: Pages) {
+    let Some(upstream) = view.find(&name) else {
+        return;
+    };
+    let mut after_seq = 0;
+    loop {
+        let letters = match ask::letters(&upstream.owner, after_seq, PAGE_LETTERS).await {
+            Ok(letters) => letters,
+            Err(error) => {
+                let _ = pages.send(Err(io::Error::other(error.to_string()))).await;
+                return;
+            }
+        };
+        let Some(last) = letters.last() else { return };
+        after_seq = last.seq;
+        let page: String = letters
+            .iter()
+            .map(|letter| record::line(&record::letter(letter, Detail::Summary)))
+            .collect();
+        if pages.send(Ok(Bytes::from(page))).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Retries; nothing when there is no such letter.
+pub(super) async fn retry(upstream: &UpstreamView, which: Which) -> Result<Option<Value>, AskError> {
+    let mut retried = 0;
+    match which {
+        Which::One(seq) => match find(upstream, seq).await? {
+            Some(letter) => retried += ask::retried(&*upstream.control, vec![letter]).await?,
+            None => return Ok(None),
+        },
+        Which::All => {
+            // Letters that die again get newer numbers: each is tried once.
+            let upto_seq = ask::numbers(&upstream.owner).await?.journal.last_seq;
+            let mut after_seq = 0;
+            while let Some(letters) = page(upstream, after_seq, upto_seq).await? {
+                after_seq = letters.last().map_or(upto_seq, |last| last.seq);
+                retried += ask::retried(&*upstream.control, letters).await?;
+            }
+        }
+    }
+    Ok(Some(json!({"retried": retried})))
+}
+
+/// Drops; nothing when there is no such letter.
+pub(super) async fn drop_letters(upstream: &UpstreamView, which: Which) -> Result<Option<Value>, AskError> {
+    let mut dropped = 0;
+    match which {
+        Which::One(seq) => {
+            if !ask::drop_letter(&upstream.owner, seq).await? {
+                return Ok(None);
+            }
+            dropped += 1;
+        }
+        Which::All => {
+            let upto_seq = ask::numbers(&upstream.owner).await?.journal.last_seq;
+            let mut after_seq = 0;
+            while let Some(letters) = page(upstream, after_seq, upto_seq).await? {
+                for letter in letters {
+                    after_seq = letter.seq;
+                    dropped += u64::from(ask::drop_letter(&upstream.owner, letter.seq).await?);
+                }
+            }
+        }
+    }
+    Ok(Some(json!({"dropped": dropped})))
+}
+
+/// The next letters up to `upto_seq`, or nothing.
+async fn page(upstream: &UpstreamView, after_seq: u64, upto_seq: u64) -> Result<Option<Vec<DeadLetter>>, AskError> {
+    let mut letters = ask::letters(&upstream.owner, after_seq, PAGE_LETTERS).await?;
+    letters.retain(|letter| letter.seq <= upto_seq);
+    Ok((!letters.is_empty()).then_some(letters))
+}

@@ -1,0 +1,82 @@
+//! From the workers' plain numbers to metrics. The durations are rendered here: a log2 histogram that workers count
+//! themselves has no place in the exporter, which wants every sample.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::status::{oldest_age_ms, state, sum};
+use super::view::{UpstreamView, View};
+use crate::telemetry::{self, QueueLevel, UncertainAction};
+use crate::upstream::stats::{DURATION_BUCKETS, Route, bucket_bound_s};
+
+const COMMAND_DURATION: &str = "tideover_command_duration_seconds";
+
+/// Publishes all numbers and looks at the workers' beats. To be called each second, by the control thread.
+pub async fn publish(view: &View) {
+    let _ = view.stuck_workers(Instant::now());
+    for upstream in &view.upstreams {
+        counts(upstream);
+        if let Some(numbers) = upstream.journal_status().await {
+            let name = upstream.name();
+            let level = QueueLevel {
+                records: numbers.journal.records,
+                bytes: numbers.journal.bytes,
+                oldest_age: Duration::from_millis(oldest_age_ms(&numbers)),
+            };
+            telemetry::queue_level(name, level);
+            telemetry::queue_acknowledged(name, numbers.journal.acknowledged_total);
+            telemetry::replayed(name, numbers.journal.replayed_total);
+        }
+    }
+}
+
+fn counts(upstream: &UpstreamView) {
+    let name = upstream.name();
+    telemetry::start_at_zero(name);
+    telemetry::set_breaker_state(name, state(upstream.shared.mode()));
+    for route in Route::ALL {
+        telemetry::commands(name, route.label(), sum(upstream, |stats| stats.route_total(route)));
+    }
+    let answered = sum(upstream, |stats| stats.uncertain_answered.load(Relaxed));
+    telemetry::uncertain_writes(name, UncertainAction::Answered, answered);
+    let resent = sum(upstream, |stats| stats.uncertain_resent.load(Relaxed));
+    telemetry::uncertain_writes(name, UncertainAction::Resent, resent);
+    telemetry::stream_ids_changed(name, sum(upstream, |stats| stats.stream_ids_changed.load(Relaxed)));
+    telemetry::upstream_connections(name, sum(upstream, |stats| stats.connections.load(Relaxed)));
+    telemetry::clients(name, sum(upstream, |stats| stats.clients.load(Relaxed)));
+}
+
+/// The whole of `/metrics`, up to date.
+pub(super) async fn metrics(view: &View) -> String {
+    publish(view).await;
+    let mut text = view.metrics.render();
+    let _ = writeln!(
+        text,
+        "# HELP {COMMAND_DURATION} Time from a command's being sent to its reply\n# TYPE {COMMAND_DURATION} histogram"
+    );
+    for upstream in &view.upstreams {
+        durations(upstream, &mut text);
+    }
+    text
+}
+
+fn durations(upstream: &UpstreamView, text: &mut String) {
+    let name = upstream.name();
+    let mut count = 0;
+    for bucket in 0..DURATION_BUCKETS {
+        count += sum(upstream, |stats| {
+            stats.durations.get(bucket).map_or(0, |count| count.load(Relaxed))
+        });
+        let bound = bucket_bound_s(bucket).map_or_else(|| "+Inf".to_owned(), |bound| bound.to_string());
+        // Names have no character that a label must escape.
+        let _ = writeln!(
+            text,
+            "{COMMAND_DURATION}_bucket{{upstream=\"{name}\",le=\"{bound}\"}} {count}"
+        );
+    }
+    let total_us = sum(upstream, |stats| stats.duration_us_total.load(Relaxed));
+    let total_s = Duration::from_micros(total_us).as_secs_f64();
+    let _ = writeln!(text, "{COMMAND_DURATION}_sum{{upstream=\"{name}\"}} {total_s}");
+    let _ = writeln!(text, "{COMMAND_DURATION}_count{{upstream=\"{name}\"}} {count}");
+}

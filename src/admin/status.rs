@@ -1,0 +1,125 @@
+//! `/status`: the field names are interface.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde::Serialize;
+
+use super::view::{UpstreamView, View};
+use crate::journal::owner::OwnerStatus;
+use crate::upstream::clock::wall_ms;
+use crate::upstream::shared::Mode;
+use crate::upstream::stats::WorkerStats;
+
+#[derive(Debug, Serialize)]
+pub(super) struct Status {
+    pub(super) version: &'static str,
+    pub(super) upstreams: Vec<UpstreamStatus>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct UpstreamStatus {
+    pub(super) name: String,
+    pub(super) listen: String,
+    pub(super) url: String,
+    pub(super) state: &'static str,
+    pub(super) mode: &'static str,
+    pub(super) queue: QueueStatus,
+    pub(super) dead_letters: u64,
+    pub(super) clients: u64,
+    pub(super) last_error: Option<String>,
+    pub(super) fence: &'static str,
+    pub(super) generation: u64,
+    /// Open connections to the upstream.
+    pub(super) connections: u64,
+    /// Catching up cannot go on although the upstream answers.
+    pub(super) halted: bool,
+    pub(super) journal_error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct QueueStatus {
+    pub(super) records: u64,
+    pub(super) bytes: u64,
+    pub(super) oldest_age_ms: u64,
+    pub(super) acknowledged_total: u64,
+    pub(super) replayed_total: u64,
+    pub(super) retained_bytes: u64,
+    pub(super) disk_bytes: u64,
+    pub(super) paused: bool,
+}
+
+/// The breaker's state that a mode belongs to.
+pub(super) fn state(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Healthy => "closed",
+        Mode::Starting | Mode::Down | Mode::Probing => "open",
+        Mode::CatchingUp | Mode::Halted => "half_open",
+    }
+}
+
+pub(super) async fn status(view: &View) -> Status {
+    let mut upstreams = Vec::with_capacity(view.upstreams.len());
+    for upstream in &view.upstreams {
+        upstreams.push(upstream_status(upstream).await);
+    }
+    Status {
+        version: env!("CARGO_PKG_VERSION"),
+        upstreams,
+    }
+}
+
+pub(super) async fn upstream_status(upstream: &UpstreamView) -> UpstreamStatus {
+    let numbers = upstream.journal_status().await;
+    let mode = upstream.shared.mode();
+    let journal_error = numbers.as_ref().and_then(|numbers| numbers.last_error.clone());
+    let is_running = upstream.owner.is_running();
+    UpstreamStatus {
+        name: upstream.name().to_owned(),
+        listen: upstream.listen.clone(),
+        url: upstream.url.clone(),
+        state: state(mode),
+        mode: mode.label(),
+        queue: queue_status(upstream, numbers.as_ref()),
+        dead_letters: numbers.as_ref().map_or(0, |numbers| numbers.journal.dead_letters),
+        clients: sum(upstream, |stats| stats.clients.load(Relaxed)),
+        last_error: upstream.shared.last_error(),
+        fence: upstream.control.fence().label(),
+        generation: upstream.shared.generation(),
+        connections: sum(upstream, |stats| stats.connections.load(Relaxed)),
+        halted: mode == Mode::Halted,
+        journal_error: if is_running {
+            journal_error
+        } else {
+            Some("the journal's owner has ended".to_owned())
+        },
+    }
+}
+
+fn queue_status(upstream: &UpstreamView, numbers: Option<&OwnerStatus>) -> QueueStatus {
+    let journal = numbers.map(|numbers| numbers.journal);
+    let number = |of: fn(&crate::journal::Status) -> u64| journal.as_ref().map_or(0, of);
+    QueueStatus {
+        records: number(|journal| journal.records),
+        bytes: number(|journal| journal.bytes),
+        oldest_age_ms: numbers.map_or(0, oldest_age_ms),
+        acknowledged_total: number(|journal| journal.acknowledged_total),
+        replayed_total: number(|journal| journal.replayed_total),
+        retained_bytes: number(|journal| journal.retained_bytes),
+        disk_bytes: number(|journal| journal.disk_bytes),
+        paused: upstream.control.is_paused(),
+    }
+}
+
+/// Age of the oldest record of the backlog; 0 when there is none.
+pub(super) fn oldest_age_ms(numbers: &OwnerStatus) -> u64 {
+    let now_ms = u64::try_from(wall_ms()).unwrap_or_default();
+    numbers
+        .journal
+        .oldest_wall_ms
+        .map_or(0, |oldest_ms| now_ms.saturating_sub(oldest_ms))
+}
+
+/// A number of all workers together.
+pub(super) fn sum(upstream: &UpstreamView, of: impl Fn(&WorkerStats) -> u64) -> u64 {
+    upstream.shared.workers.iter().map(|worker| of(&worker.stats)).sum()
+}

@@ -1,0 +1,198 @@
+//! What the room shows: the server fills it once, and the room remembers only the last numbers it saw.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::journal::DeadLetter;
+use crate::journal::owner::{OwnerHandle, OwnerStatus, Reply};
+use crate::telemetry;
+use crate::upstream::shared::{Mode, Shared};
+
+/// A worker whose beat stands still for so long does not answer.
+const BEAT_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// Everything the room shows.
+#[derive(Debug)]
+pub struct View {
+    pub upstreams: Vec<UpstreamView>,
+    pub ready: Arc<Readiness>,
+    pub metrics: telemetry::Metrics,
+}
+
+/// One upstream.
+#[derive(Debug)]
+pub struct UpstreamView {
+    pub shared: Arc<Shared>,
+    pub owner: OwnerHandle,
+    /// As bound: `host:port` or `unix:/path`.
+    pub listen: String,
+    /// Without secrets.
+    pub url: String,
+    pub control: Arc<dyn Control>,
+    memory: Mutex<Memory>,
+}
+
+/// What verbs ask of whoever owns the upstream's health and replay. None of it blocks.
+pub trait Control: Send + Sync + std::fmt::Debug {
+    /// Replay stops after the batch that is under way.
+    fn pause(&self);
+    fn resume(&self);
+    fn is_paused(&self) -> bool;
+    fn fence(&self) -> Fence;
+    /// Puts dead letters behind the backlog again and replays them; [`super::journal_again`] does the first half. The
+    /// reply is how many were journaled.
+    fn retry(&self, letters: Vec<DeadLetter>, reply: Reply<Result<u64, String>>);
+}
+
+/// Whether everything sent before the last failure is known to have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    Proven,
+    Unproven,
+}
+
+impl Fence {
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::Unproven => "unproven",
+        }
+    }
+}
+
+/// How far the process's life has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Listeners or journals are not open yet.
+    Starting,
+    Serving,
+    /// SIGTERM has come.
+    Stopping,
+}
+
+/// Set by the server, read by `/readyz`.
+#[derive(Debug)]
+pub struct Readiness(AtomicU8);
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self(AtomicU8::new(Phase::Starting as u8))
+    }
+}
+
+impl Readiness {
+    pub fn set(&self, phase: Phase) {
+        self.0.store(phase as u8, Ordering::Release);
+    }
+
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self.0.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Serving,
+            _ => Phase::Stopping,
+        }
+    }
+}
+
+/// The last numbers seen.
+#[derive(Debug, Default)]
+struct Memory {
+    status: Option<OwnerStatus>,
+    beats: Vec<Beat>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Beat {
+    number: u64,
+    since: Instant,
+}
+
+impl UpstreamView {
+    #[must_use]
+    pub fn new(
+        shared: Arc<Shared>,
+        owner: OwnerHandle,
+        control: Arc<dyn Control>,
+        listen: String,
+        url: String,
+    ) -> Self {
+        Self {
+            shared,
+            owner,
+            listen,
+            url,
+            control,
+            memory: Mutex::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.target.name
+    }
+
+    /// The journal's numbers; the last ones known when its owner is busy with the disk.
+    pub(super) async fn journal_status(&self) -> Option<OwnerStatus> {
+        let fresh = super::ask::numbers(&self.owner).await.ok();
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        if fresh.is_some() {
+            memory.status = fresh;
+        }
+        memory.status.clone()
+    }
+
+    /// Numbers of the workers whose beat has not changed for a second.
+    fn stuck_workers(&self, now: Instant) -> Vec<usize> {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let beats = &mut memory.beats;
+        let mut stuck = Vec::new();
+        for (index, worker) in self.shared.workers.iter().enumerate() {
+            let number = worker.stats.beats.load(Ordering::Relaxed);
+            match beats.get_mut(index) {
+                None => beats.push(Beat { number, since: now }),
+                Some(beat) if beat.number != number => *beat = Beat { number, since: now },
+                Some(beat) if now.saturating_duration_since(beat.since) >= BEAT_AGE_MAX => stuck.push(index),
+                Some(_) => {}
+            }
+        }
+        stuck
+    }
+}
+
+impl View {
+    pub(super) fn find(&self, name: &str) -> Option<&UpstreamView> {
+        self.upstreams.iter().find(|upstream| upstream.name() == name)
+    }
+
+    /// Workers that have not answered for a second, ascending. Says the more the oftener it is asked: a beat's age
+    /// counts from the first look at it.
+    pub(super) fn stuck_workers(&self, now: Instant) -> Vec<usize> {
+        let mut stuck: Vec<usize> = self
+            .upstreams
+            .iter()
+            .flat_map(|upstream| upstream.stuck_workers(now))
+            .collect();
+        stuck.sort_unstable();
+        stuck.dedup();
+        stuck
+    }
+
+    /// Why the process should get no traffic yet or any more; nothing when it should.
+    pub(super) fn not_ready(&self) -> Option<&'static str> {
+        match self.ready.phase() {
+            Phase::Starting => Some("starting"),
+            Phase::Stopping => Some("stopping"),
+            Phase::Serving => {
+                let undecided = self
+                    .upstreams
+                    .iter()
+                    .any(|upstream| upstream.shared.mode() == Mode::Starting);
+                undecided.then_some("the first probe has not decided yet")
+            }
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! One batch: records of one identity and one database as one MULTI … EXEC with the marker, and what its replies mean. Pure.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::resume::{Marker, marker_value, parse_marker};
+use crate::journal::Record;
+use crate::outage::payload::{Payload, decode};
+use crate::resp::reply::{Found, Scanner};
+use crate::resp::write;
+
+/// Most bytes of one batch; a single record may be longer.
+pub(super) const BATCH_BYTES_MAX: usize = 1 << 20;
+
+const QUEUED: &[u8] = b"+QUEUED\r\n";
+
+/// Whose records stand in one batch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Group {
+    /// User name; empty: the URL's credentials.
+    pub identity: Vec<u8>,
+    pub db: u32,
+}
+
+impl Group {
+    pub(super) fn of(payload: &Payload<'_>) -> Self {
+        Self {
+            identity: payload.identity().to_vec(),
+            db: payload.db(),
+        }
+    }
+
+    fn holds(&self, payload: &Payload<'_>) -> bool {
+        self.db == payload.db() && self.identity == payload.identity()
+    }
+}
+
+/// The time, at which a batch is rendered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub wall_ms: u64,
+    pub mono_ms: u64,
+    pub upstream_ms: i64,
+    /// The journal's incarnation: of its records the monotonic time is comparable.
+    pub incarnation: u64,
+}
+
+/// What decides about each record.
+#[derive(Debug)]
+pub(super) struct Terms<'a> {
+    pub group: &'a Group,
+    pub marker_key: &'a [u8],
+    /// Records up to this one are done.
+    pub done_seq: u64,
+    /// Records that are dead letters already.
+    pub dead: &'a HashSet<u64>,
+    pub age_max_ms: Option<u64>,
+    pub now: Now,
+    pub commands_max: usize,
+}
+
+/// What becomes of a record in its batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Its commands stand at these places.
+    Sent {
+        first: usize,
+        commands: usize,
+    },
+    /// Done before, or a dead letter.
+    Passed,
+    TooOld,
+    /// Not of this version, or damaged.
+    Unreadable,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// What goes over the wire; empty when no record is sent.
+    pub request: Vec<u8>,
+    pub records: Vec<(Record, Fate)>,
+    pub commands: usize,
+    /// The marker's new value, where something is sent.
+    pub marker_seq: u64,
+}
+
+impl Batch {
+    pub(super) fn last_seq(&self) -> Option<u64> {
+        self.records.last().map(|(record, _)| record.seq)
+    }
+
+    /// The record that the command at `place` belongs to.
+    pub(super) fn record_at(&self, place: usize) -> Option<&Record> {
+        self.records.iter().find_map(|(record, fate)| match *fate {
+            Fate::Sent { first, commands } => (first..first + commands).contains(&place).then_some(record),
+            Fate::Passed | Fate::TooOld | Fate::Unreadable => None,
+        })
+    }
+}
+
+/// How old a record is. Between openings of the journal only the wall clock tells.
+pub(super) fn age_ms(record: &Record, now: Now) -> u64 {
+    if record.seq >> 32 == now.incarnation {
+        now.mono_ms.saturating_sub(record.mono_ms)
+    } else {
+        now.wall_ms.saturating_sub(record.wall_ms)
+    }
+}
+
+/// Takes records off `records` up to a change of group or a limit; a record is never split.
+pub(super) fn build(records: &mut VecDeque<Record>, terms: &Terms<'_>) -> Batch {
+    let mut batch = Batch {
+        request: b"*1\r\n$5\r\nMULTI\r\n".to_vec(),
+        ..Batch::default()
+    };
+    // Records that are not sent count too, so that a batch ends.
+    while batch.commands < terms.commands_max && batch.records.len() < 4 * terms.commands_max {
+        let Some(record) = records.front() else { break };
+        let fate = match decode(&record.payload) {
+            Err(_) => Fate::Unreadable,
+            Ok(payload) if !terms.group.holds(&payload) => break,
+            Ok(_) if record.seq <= terms.done_seq || terms.dead.contains(&record.seq) => Fate::Passed,
+            Ok(payload) => {
+                let age_ms = age_ms(record, terms.now);
+                let commands = payload.commands();
+                if terms.age_max_ms.is_some_and(|age_max_ms| age_ms > age_max_ms) {
+                    Fate::TooOld
+                } else if batch.commands > 0
+                    && (batch.commands + commands > terms.commands_max
+                        || batch.request.len() + record.payload.len() > BATCH_BYTES_MAX)
+                {
+                    break;
+                } else {
+                    payload.render(age_ms, terms.now.upstream_ms, &mut batch.request);
+                    let first = batch.commands;
+                    batch.commands += commands;
+                    batch.marker_seq = record.seq;
+                    Fate::Sent { first, commands }
+                }
+            }
+        };
+        if let Some(record) = records.pop_front() {
+            batch.records.push((record, fate));
+        }
+    }
+    if batch.commands == 0 {
+        batch.request.clear();
+    } else {
+        close(&mut batch.request, terms.marker_key, batch.marker_seq);
+    }
+    batch
+}
+
+/// `SET marker v; EXEC`, and the marker for the batch after this one.
+fn close(out: &mut Vec<u8>, marker_key: &[u8], seq: u64) {
+    let mut value = String::with_capacity(40);
+    marker_value(seq, &mut value);
+    command(out, &[b"SET", marker_key, value.as_bytes()]);
+    command(out, &[b"EXEC"]);
+    watch(out, marker_key);
+    command(out, &[b"INFO", b"replication"]);
+}
+
+/// `WATCH marker; GET marker`
+pub(super) fn watch(out: &mut Vec<u8>, marker_key: &[u8]) {
+    command(out, &[b"WATCH", marker_key]);
+    command(out, &[b"GET", marker_key]);
+}
+
+pub(super) fn command(out: &mut Vec<u8>, args: &[&[u8]]) {
+    write::array(out, args.len());
+    for arg in args {
+        write::bulk(out, arg);
+    }
+}
+
+/// Replies that a batch of so many commands draws: MULTI, each command, SET, EXEC, WATCH, GET, INFO.
+pub(super) fn replies(commands: usize) -> usize {
+    commands + 6
+}
+
+/// What EXEC did.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Exec {
+    /// Everything was executed; these places drew errors, and had no effect.
+    Applied { errors: Vec<(usize, String)> },
+    /// Somebody moved the marker; nothing was executed.
+    Moved,
+    /// Nothing was executed.
+    Refused(String),
+}
+
+/// The replies to a batch.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// Errors instead of `+QUEUED`, by place; the place after the last is the marker's.
+    pub refused: Vec<(usize, String)>,
+    pub exec: Exec,
+    /// The marker now; an error's text where WATCH or GET is refused.
+    pub marker: Result<Marker, String>,
+    /// `INFO replication`; empty where that is refused.
+    pub info: String,
+}
+
+/// Reads the replies to a batch of so many commands. Nothing for replies that do not fit the requests: the two sides are out of step.
+pub(super) fn parse(input: &[u8], commands: usize) -> Option<Answer> {
+    let mut frames = Frames(input);
+    if frames.next()? != b"+OK\r\n" {
+        return None;
+    }
+    let mut refused = Vec::new();
+    for place in 0..=commands {
+        let frame = frames.next()?;
+        if frame != QUEUED {
+            refused.push((place, text_of_error(frame)?));
+        }
+    }
+    let exec = exec(frames.next()?, commands + 1)?;
+    let watched = frames.next()?;
+    let marker = marker(watched, frames.next()?);
+    let info = frames.next().map(bulk_text).unwrap_or_default();
+    Some(Answer {
+        refused,
+        exec,
+        marker,
+        info,
+    })
+}
+
+/// The marker from the replies to WATCH and GET.
+pub(super) fn marker(watched: &[u8], got: &[u8]) -> Result<Marker, String> {
+    if let Some(error) = text_of_error(watched).or_else(|| text_of_error(got)) {
+        return Err(error);
+    }
+    Ok(match bulk_payload(got) {
+        Some(value) => parse_marker(value),
+        None if is_null(got) => Marker::Absent,
+        None => Marker::Garbage,
+    })
+}
+
+fn exec(frame: &[u8], elements: usize) -> Option<Exec> {
+    if is_null(frame) {
+        return Some(Exec::Moved);
+    }
+    if let Some(error) = text_of_error(frame) {
+        return Some(Exec::Refused(error));
+    }
+    let header_end = frame.iter().position(|byte| *byte == b'\n')? + 1;
+    let (header, rest) = frame.split_at(header_end);
+    let count: usize = std::str::from_utf8(header.strip_prefix(b"*")?)
+        .ok()?
+        .trim_end()
+        .parse()
+        .ok()?;
+    if count != elements {
+        return None;
+    }
+    let mut frames = Frames(rest);
+    let mut errors = Vec::new();
+    for place in 0..count {
+        let element = frames.next()?;
+        if let Some(error) = text_of_error(element) {
+            errors.push((place, error));
+        }
+    }
+    Some(Exec::Applied { errors })
+}
+
+/// Walks over whole frames.
+pub(super) struct Frames<'a>(pub &'a [u8]);
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let bytes = if self.0.starts_with(QUEUED) {
+            QUEUED.len()
+        } else {
+            match Scanner::default().scan(self.0) {
+                Ok(Found::End { bytes, .. }) => bytes,
+                Ok(Found::Part { .. }) | Err(_) => return None,
+            }
+        };
+        let (frame, rest) = self.0.split_at_checked(bytes)?;
+        self.0 = rest;
+        Some(frame)
+    }
+}
+
+fn is_null(frame: &[u8]) -> bool {
+    matches!(frame, b"$-1\r\n" | b"*-1\r\n" | b"_\r\n")
+}
+
+/// The text of `-…` (and of RESP3's `!…`).
+pub(super) fn text_of_error(frame: &[u8]) -> Option<String> {
+    let text = match frame.first()? {
+        b'-' => frame.get(1..)?.trim_ascii_end(),
+        b'!' => bulk_payload(frame)?,
+        _ => return None,
+    };
+    Some(String::from_utf8_lossy(text).into_owned())
+}
+
+/// The payload of a bulk string of any kind.
+fn bulk_payload(frame: &[u8]) -> Option<&[u8]> {
+    if !matches!(frame.first()?, b'$' | b'=' | b'!') || is_null(frame) {
+        return None;
+    }
+    let start = frame.iter().position(|byte| *byte == b'\n')? + 1;
+    frame.get(start..frame.len().checked_sub(2)?)
+}
+
+/// The text of a bulk string; empty for anything else.
+pub(super) fn bulk_text(frame: &[u8]) -> String {
+    String::from_utf8_lossy(bulk_payload(frame).unwrap_or_default()).into_owned()
+}

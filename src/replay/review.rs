@@ -1,0 +1,222 @@
+//! Before the first batch: has the upstream lost records that it had confirmed (a failover, the tail of an AOF)? Then they are backlog again.
+
+use std::collections::BTreeMap;
+
+use super::batch::{bulk_text, command, marker, text_of_error, watch};
+use super::line::trouble_of;
+use super::resume::{Continuity, Decision, Incarnation, Local, Marker, Server, There, continuity, decide};
+use super::run::{Place, Run, Stop};
+use super::source::ask;
+use crate::breaker::ErrorClass;
+use crate::journal::{Checkpoint, Record};
+use crate::outage::effect::EffectKind;
+use crate::outage::payload::decode;
+use crate::upstream::dial::{value_of, wall_ms};
+
+const READ_RECORDS_MAX: usize = 2048;
+const READ_BYTES_MAX: usize = 4 << 20;
+
+/// What a review found to be done again, by database.
+#[derive(Clone, Copy, Debug)]
+struct Again {
+    to_seq: u64,
+    absolute_only_upto_seq: u64,
+}
+
+/// Reads `INFO replication`.
+pub(super) fn server(run_id: Option<&str>, info: &str) -> Server {
+    let number = |key| value_of(info, key, '\n').and_then(|text| text.parse().ok());
+    let text = |key| value_of(info, key, '\n').unwrap_or_default();
+    Server {
+        run_id: run_id.unwrap_or_default().to_owned(),
+        replid: text("master_replid:"),
+        replid2: text("master_replid2:"),
+        second_offset: number("second_repl_offset:").unwrap_or(-1),
+        offset: number("master_repl_offset:").unwrap_or_default(),
+        replicas: number("connected_slaves:")
+            .and_then(|n| n.try_into().ok())
+            .unwrap_or_default(),
+    }
+}
+
+impl Run<'_> {
+    /// See the module.
+    pub(super) async fn review(&mut self) -> Result<(), Stop> {
+        let owner = &self.replay.owner;
+        let checkpoint = ask(|reply| owner.checkpoint(reply)).await?.unwrap_or_default();
+        self.replay.live_since_seq.get_or_insert(checkpoint.seq);
+        self.acked_seq = checkpoint.seq;
+        self.reviewed_seq = checkpoint.seq;
+        let now = self.read_server().await?;
+        let continuity = continuity(&checkpoint.mark, &now);
+        self.server = now;
+        if checkpoint.seq == 0 || continuity == Continuity::Same {
+            return Ok(());
+        }
+        let mut kept: BTreeMap<u32, u64> = BTreeMap::new();
+        self.each_kept(&checkpoint, |record| {
+            if let Ok(payload) = decode(&record.payload) {
+                kept.insert(payload.db(), record.seq);
+            }
+            None
+        })
+        .await?;
+        let mut again: BTreeMap<u32, Again> = BTreeMap::new();
+        for (db, acked_here_seq) in kept {
+            match self.look(db, acked_here_seq, &checkpoint, continuity).await? {
+                Decision::Done { upto_seq } => {
+                    self.places.insert(db, Place::done(upto_seq));
+                }
+                Decision::Rewind {
+                    to_seq,
+                    absolute_only_upto_seq,
+                } => {
+                    self.places.insert(db, Place::done(to_seq));
+                    again.insert(
+                        db,
+                        Again {
+                            to_seq,
+                            absolute_only_upto_seq,
+                        },
+                    );
+                }
+                Decision::Foreign(foreign) => return Err(Stop::Halt(foreign.text().to_owned())),
+            }
+        }
+        self.rewind(&checkpoint, &again).await
+    }
+
+    async fn rewind(&mut self, checkpoint: &Checkpoint, again: &BTreeMap<u32, Again>) -> Result<(), Stop> {
+        let Some(to_seq) = again.values().map(|again| again.to_seq).min() else {
+            return Ok(());
+        };
+        tracing::warn!(
+            upstream = self.replay.shared.target.name,
+            to_seq,
+            from_seq = checkpoint.seq,
+            "the upstream has lost confirmed writes: they are replayed again"
+        );
+        // Durable before the rewind, so that a crash in between cannot apply them again.
+        let lost = self
+            .each_kept(checkpoint, |record| {
+                let payload = decode(&record.payload).ok()?;
+                let again = again.get(&payload.db())?;
+                let is_lost = record.seq > again.to_seq && record.seq <= again.absolute_only_upto_seq;
+                (is_lost && payload.kind() == EffectKind::Relative).then(|| record.clone())
+            })
+            .await?;
+        for record in lost {
+            self.bury(
+                &record,
+                "lost_by_failover",
+                "the upstream lost it, and live writes have run since",
+            )
+            .await?;
+        }
+        let owner = &self.replay.owner;
+        ask(|reply| owner.rewind(to_seq, reply))
+            .await?
+            .map_err(|error| Stop::Halt(format!("the journal cannot be rewound: {error}")))?;
+        self.acked_seq = to_seq;
+        Ok(())
+    }
+
+    /// Visits all records that are confirmed and kept; returns what `pick` picks.
+    async fn each_kept(
+        &self,
+        checkpoint: &Checkpoint,
+        mut pick: impl FnMut(&Record) -> Option<Record>,
+    ) -> Result<Vec<Record>, Stop> {
+        let owner = &self.replay.owner;
+        let mut picked = Vec::new();
+        let mut after_seq = 0;
+        loop {
+            let records = ask(|reply| owner.read(after_seq, READ_RECORDS_MAX, READ_BYTES_MAX, reply))
+                .await?
+                .map_err(|error| Stop::Halt(error.to_string()))?;
+            let Some(last) = records.last() else { break };
+            after_seq = last.seq;
+            let confirmed = records.iter().take_while(|record| record.seq <= checkpoint.seq);
+            picked.extend(confirmed.filter_map(&mut pick));
+            if after_seq >= checkpoint.seq {
+                break;
+            }
+        }
+        Ok(picked)
+    }
+
+    /// Reads one database's marker and decides.
+    async fn look(
+        &mut self,
+        db: u32,
+        acked_here_seq: u64,
+        checkpoint: &Checkpoint,
+        continuity: Continuity,
+    ) -> Result<Decision, Stop> {
+        let mut request = Vec::new();
+        command(&mut request, &[b"SELECT", db.to_string().as_bytes()]);
+        watch(&mut request, &self.replay.marker_key);
+        command(&mut request, &[b"DBSIZE"]);
+        self.url.db = None;
+        let replies = self.url.ask(&request, 4).await?;
+        let [selected, watched, got, keys] = replies.as_slice() else {
+            return Err(Stop::Halt("an incomplete answer".to_owned()));
+        };
+        if let Some(error) = text_of_error(selected) {
+            return Err(refused(&error));
+        }
+        let marker = marker(watched, got).map_err(|error| refused(&error))?;
+        let keys = std::str::from_utf8(keys)
+            .ok()
+            .and_then(|text| text.strip_prefix(':')?.trim_end().parse().ok());
+        let incarnation = self.incarnation_of(marker);
+        let local = Local {
+            acked_seq: checkpoint.seq,
+            acked_here_seq: Some(acked_here_seq),
+            last_seq: self.last_seq().await?,
+            live_since_seq: self.replay.live_since_seq.unwrap_or(checkpoint.seq),
+            acked_age_ms: wall_ms().saturating_sub_unsigned(checkpoint.wall_ms),
+        };
+        let there = There {
+            marker,
+            incarnation,
+            continuity,
+            // Where it may not be asked, the database is not taken for empty.
+            keys: keys.unwrap_or(1),
+        };
+        Ok(decide(local, there))
+    }
+
+    pub(super) fn incarnation_of(&self, marker: Marker) -> Incarnation {
+        match marker {
+            Marker::At(seq) if seq >> 32 == self.incarnation => Incarnation::Current,
+            Marker::At(seq) if (1..self.incarnation).contains(&(seq >> 32)) => Incarnation::Past,
+            Marker::At(_) | Marker::Absent | Marker::Garbage => Incarnation::Unknown,
+        }
+    }
+
+    pub(super) async fn last_seq(&self) -> Result<u64, Stop> {
+        let owner = &self.replay.owner;
+        Ok(ask(|reply| owner.status(reply)).await?.journal.last_seq)
+    }
+
+    pub(super) async fn read_server(&mut self) -> Result<Server, Stop> {
+        let mut request = Vec::new();
+        command(&mut request, &[b"INFO", b"replication"]);
+        let replies = self.url.ask(&request, 1).await?;
+        let info = replies.first().map(|reply| bulk_text(reply)).unwrap_or_default();
+        Ok(server(self.run_id.as_deref(), &info))
+    }
+}
+
+/// What an error to a question of ours means: nothing was written.
+pub(super) fn refused(error: &str) -> Stop {
+    use crate::breaker::ReplayEffect;
+    let class = ErrorClass::of(error.as_bytes());
+    match class.replay_effect() {
+        ReplayEffect::Retry => Stop::Upstream(trouble_of(class)),
+        ReplayEffect::Stall | ReplayEffect::DeadLetter | ReplayEffect::Halt | ReplayEffect::Done => {
+            Stop::Halt(error.to_owned())
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! Replay against a live redis-server: every acknowledged write once and in order, whatever breaks in between.
+
+mod rig;
+
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use rig::{Rig, Server, payload, swallow_answer_to_exec};
+use rustix::process::Signal;
+use tideover::breaker::Trouble;
+use tideover::journal::owner::Payloads;
+use tideover::replay::{Fence, Outcome, Pause, Settings};
+use tideover::upstream::shared::Mode;
+
+fn pushes(from: u32, to: u32) -> Vec<String> {
+    (from..to).map(|n| format!("RPUSH l {n}")).collect()
+}
+
+fn journal_pushes(rig: &Rig, db: u32, from: u32, to: u32) {
+    let commands = pushes(from, to);
+    rig.journal(db, &commands.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+fn numbers(from: u32, to: u32) -> Vec<String> {
+    (from..to).map(|n| n.to_string()).collect()
+}
+
+#[test]
+fn a_plain_backlog_is_applied_once_and_in_order() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    journal_pushes(&rig, 0, 0, 5000);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.list(0, "l"), numbers(0, 5000));
+    assert_eq!(rig.owner.generation(), 2);
+    assert_eq!(rig.status().journal.records, 0);
+    let marker = server.ask(&format!("GET {}", rig.marker_key()));
+    assert!(
+        marker.contains(&format!("1:{}", rig.status().journal.replayed_seq)),
+        "{marker}"
+    );
+
+    rig.trip();
+    journal_pushes(&rig, 0, 5000, 5003);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.list(0, "l"), numbers(0, 5003));
+}
+
+#[test]
+fn a_batch_whose_answer_is_lost_is_applied_once() {
+    for number in 1..=3 {
+        let server = Server::start(&[]);
+        let mut rig = Rig::new(server.port);
+        journal_pushes(&rig, 0, 0, 1000);
+        let port = swallow_answer_to_exec(server.port, number);
+        assert!(matches!(rig.recover_through(port), Outcome::Failed(_)));
+        let after = server.list(0, "l").len();
+        assert!(
+            after > 0 && rig.status().journal.records > 0,
+            "something was applied that is not known to be"
+        );
+        assert_eq!(rig.recover(), Outcome::CaughtUp);
+        assert_eq!(server.list(0, "l"), numbers(0, 1000));
+    }
+}
+
+#[test]
+fn a_frozen_server_that_wakes_applies_a_batch_once() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    journal_pushes(&rig, 0, 0, 50_000);
+    let pid = server.port;
+    std::thread::scope(|scope| {
+        let freezing = scope.spawn(|| {
+            let until = Instant::now() + rig::PATIENCE;
+            while server.ask("LLEN l") == ":0\r\n" {
+                assert!(Instant::now() < until, "nothing was replayed to {pid}");
+            }
+            server.signal(Signal::STOP);
+        });
+        let outcome = rig.recover();
+        freezing.join().unwrap();
+        server.signal(Signal::CONT);
+        if outcome != Outcome::CaughtUp {
+            assert_eq!(outcome, Outcome::Failed(Trouble::Silence));
+            assert_eq!(rig.recover(), Outcome::CaughtUp);
+        }
+    });
+    let list = server.list(0, "l");
+    let differs = list
+        .iter()
+        .zip(numbers(0, 50_000))
+        .position(|(left, right)| *left != right);
+    assert_eq!((list.len(), differs), (50_000, None));
+}
+
+#[test]
+fn what_can_never_succeed_becomes_a_dead_letter_and_the_rest_goes_on() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    server.ask("SET s x");
+    rig.journal(0, &["SET a 1", "RPUSH s x", "NOSUCH a", "SET b 2"]);
+    rig.transaction(0, &["SET c 3", "WRONG d"]);
+    rig.journal(0, &["SET e 5"]);
+    rig.journal(99, &["SET f 6"]);
+    rig.journal(0, &["SET g 7"]);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(rig.reasons(), ["wrong_type", "refused", "refused", "bad_database"]);
+    assert!(rig.letters()[0].error.starts_with("WRONGTYPE"));
+    for (key, expected) in [("a", "1"), ("b", "2"), ("e", "5"), ("g", "7")] {
+        assert_eq!(server.ask(&format!("GET {key}")), format!("$1\r\n{expected}\r\n"));
+    }
+    for key in ["c", "f"] {
+        assert_eq!(server.ask(&format!("GET {key}")), "$-1\r\n");
+    }
+}
+
+#[test]
+fn databases_have_markers_of_their_own() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    for n in 0..30 {
+        journal_pushes(&rig, n % 3, n, n + 1);
+    }
+    let port = swallow_answer_to_exec(server.port, 8);
+    assert!(matches!(rig.recover_through(port), Outcome::Failed(_)));
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    for db in 0..3 {
+        let expected: Vec<String> = (0..30).filter(|n| n % 3 == db).map(|n| n.to_string()).collect();
+        assert_eq!(server.list(db, "l"), expected);
+    }
+}
+
+#[test]
+fn a_crash_before_the_journal_knows_applies_nothing_twice() {
+    let server = Server::start(&[]);
+    let rig = Rig::new(server.port);
+    journal_pushes(&rig, 0, 0, 700);
+    // Opened again so that the copy, too, knows the incarnation.
+    let mut rig = rig.reopen();
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir(copy.path().join("journal")).unwrap();
+    for entry in std::fs::read_dir(rig.dir.path().join("journal")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join("journal").join(entry.file_name())).unwrap();
+    }
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    let mut crashed = Rig::open(copy, server.port, Settings::default());
+    assert_eq!(crashed.status().journal.records, 700);
+    journal_pushes(&crashed, 0, 700, 710);
+    assert_eq!(crashed.recover(), Outcome::CaughtUp);
+    assert_eq!(server.list(0, "l"), numbers(0, 710));
+}
+
+#[test]
+fn a_marker_of_somebody_else_halts() {
+    for value in ["nonsense", "9:38654705665", "1:4294969999"] {
+        let server = Server::start(&[]);
+        let mut rig = Rig::new(server.port);
+        server.ask(&format!("SET {} {value}", rig.marker_key()));
+        journal_pushes(&rig, 0, 0, 3);
+        assert_eq!(rig.recover_for(Duration::from_millis(300)), None);
+        assert_eq!(server.list(0, "l"), Vec::<String>::new());
+        assert_eq!(rig.shared.mode(), Mode::Halted);
+        assert!(rig.controls.status().last_error.unwrap().contains("marker"));
+        server.ask(&format!("DEL {}", rig.marker_key()));
+        assert_eq!(rig.recover(), Outcome::CaughtUp);
+        assert_eq!(server.list(0, "l"), numbers(0, 3));
+        assert_eq!(rig.controls.status().last_error, None);
+    }
+}
+
+#[test]
+fn what_was_flushed_on_purpose_stays_away() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    journal_pushes(&rig, 0, 0, 10);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    server.ask("FLUSHALL");
+    rig.trip();
+    journal_pushes(&rig, 0, 10, 12);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.list(0, "l"), numbers(10, 12));
+}
+
+#[test]
+fn a_server_that_lost_everything_in_mid_replay_gets_everything_again() {
+    let mut server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    journal_pushes(&rig, 0, 0, 1000);
+    let port = swallow_answer_to_exec(server.port, 3);
+    assert!(matches!(rig.recover_through(port), Outcome::Failed(_)));
+    assert!(rig.status().journal.replayed_seq > 0);
+    server.restart();
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.list(0, "l"), numbers(0, 1000));
+}
+
+#[test]
+fn after_live_writes_only_absolute_records_are_replayed_again() {
+    let mut server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    rig.journal(0, &["SET a 1", "RPUSH l 1"]);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    server.restart();
+    rig.trip();
+    rig.journal(0, &["SET b 2"]);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.ask("MGET a b"), "*2\r\n$1\r\n1\r\n$1\r\n2\r\n");
+    assert_eq!(server.list(0, "l"), Vec::<String>::new());
+    assert_eq!(rig.reasons(), ["lost_by_failover"]);
+}
+
+#[test]
+fn a_transaction_is_one_unit() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    let commands = pushes(0, 1500);
+    rig.transaction(0, &commands.iter().map(String::as_str).collect::<Vec<_>>());
+    journal_pushes(&rig, 0, 1500, 1501);
+    let port = swallow_answer_to_exec(server.port, 1);
+    assert!(matches!(rig.recover_through(port), Outcome::Failed(_)));
+    let length = server.list(0, "l").len();
+    assert!(length == 1500 || length == 1501, "{length}");
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.list(0, "l"), numbers(0, 1501));
+}
+
+#[test]
+fn a_full_server_halts_replay_and_is_not_taken_for_dead() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    rig.journal(0, &["SET a 1", "SET b 2"]);
+    server.ask("CONFIG SET maxmemory 1");
+    assert_eq!(rig.recover_for(Duration::from_millis(300)), None);
+    assert_eq!(rig.shared.mode(), Mode::Halted);
+    assert!(rig.controls.status().last_error.unwrap().starts_with("OOM"));
+    assert!(rig.letters().is_empty());
+    server.ask("CONFIG SET maxmemory 0");
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.ask("MGET a b"), "*2\r\n$1\r\n1\r\n$1\r\n2\r\n");
+}
+
+#[test]
+fn a_pause_halts_until_it_is_lifted() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    journal_pushes(&rig, 0, 0, 3);
+    rig.controls.set_pause(Pause::Paused);
+    assert_eq!(rig.recover_for(Duration::from_millis(200)), None);
+    assert_eq!(server.list(0, "l"), Vec::<String>::new());
+    rig.controls.set_pause(Pause::Running);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.list(0, "l"), numbers(0, 3));
+}
+
+#[test]
+fn old_records_become_dead_letters() {
+    let server = Server::start(&[]);
+    let settings = Settings {
+        age_max: Some(Duration::ZERO),
+        ..Settings::default()
+    };
+    let mut rig = Rig::open(tempfile::tempdir().unwrap(), server.port, settings);
+    journal_pushes(&rig, 0, 0, 2);
+    let then = Instant::now();
+    while then.elapsed() < Duration::from_millis(3) {
+        std::thread::yield_now();
+    }
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(rig.reasons(), ["too_old", "too_old"]);
+    assert_eq!(server.list(0, "l"), Vec::<String>::new());
+}
+
+#[test]
+fn the_rate_is_bounded() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    rig.controls.set_rate_max(NonZeroU32::new(1000));
+    journal_pushes(&rig, 0, 0, 500);
+    let start = Instant::now();
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert!(start.elapsed() > Duration::from_millis(350), "{:?}", start.elapsed());
+    assert_eq!(server.list(0, "l"), numbers(0, 500));
+}
+
+#[test]
+fn the_fence_ends_a_frozen_connection_before_replay() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    let old = rig.block_on(rig.dial());
+    rig.shared.connections.enter(0, old.connection.clone()).unwrap();
+    let mut old = tideover::upstream::dial::Conversation::from(old);
+    journal_pushes(&rig, 0, 1, 3);
+    server.signal(Signal::STOP);
+    let mut pending = Vec::new();
+    for _ in 0..20_000 {
+        pending.extend(tideover::upstream::dial::command(&["RPUSH", "l", "old"]));
+    }
+    rig.block_on(old.send(&pending)).unwrap();
+    server.signal(Signal::CONT);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(rig.controls.status().fence, Fence::Proven);
+    assert_eq!(rig.shared.connections.count(), 0);
+    let list = server.list(0, "l");
+    let replayed: Vec<&String> = list.iter().skip_while(|element| *element == "old").collect();
+    assert_eq!(
+        replayed,
+        ["1", "2"],
+        "what was sent before the failure ran before replay, or never"
+    );
+    assert_eq!(server.list(0, "l"), list);
+}
+
+#[test]
+fn a_connection_without_a_proof_is_said_to_be_unproven() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    let mut connection = rig.block_on(rig.dial()).connection;
+    connection.address = None;
+    rig.shared.connections.enter(0, connection).unwrap();
+    journal_pushes(&rig, 0, 0, 2);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(rig.controls.status().fence, Fence::Unproven);
+    assert_eq!(rig.shared.connections.count(), 0);
+    assert_eq!(server.list(0, "l"), numbers(0, 2));
+}
+
+/// `cargo test --release --test replay_room -- --nocapture half_a_million`
+#[test]
+fn half_a_million_small_writes() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    let count: u32 = if cfg!(debug_assertions) { 20_000 } else { 500_000 };
+    let mut payloads = Payloads::default();
+    for n in 0..count {
+        payloads.push_with(|out| payload(0, "", &[&format!("SET key:{n} value:{n}")], out));
+        if payloads.len() == 10_000 {
+            rig.append(std::mem::take(&mut payloads));
+        }
+    }
+    let start = Instant::now();
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    let rate = f64::from(count) / start.elapsed().as_secs_f64();
+    println!("{rate:.0} records/s");
+    assert_eq!(server.ask("DBSIZE"), format!(":{}\r\n", count + 1));
+}
