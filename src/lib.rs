@@ -75,7 +75,7 @@
 //! 9. No session that owes a password journals anything. (Remembered in the data directory whether the upstream asks for one: not built.)
 //!    No test yet.
 //! 10. The pure rooms cannot fail because of the outside world.
-//!    `pure_rooms_do_not_touch_the_world`, `no_request_panics`, `no_arguments_make_a_write_panic_and_every_outcome_has_one_reply`
+//!     `pure_rooms_do_not_touch_the_world`, `no_request_panics`, `no_arguments_make_a_write_panic_and_every_outcome_has_one_reply`
 //!
 //! # On disk
 //! ```text
