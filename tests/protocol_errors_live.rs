@@ -1,4 +1,5 @@
 //! Malformed and odd input: what a live redis-server answers, and whether it closes, compared with what the scanner says.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail by panicking")]
 
 use std::io::{ErrorKind, Read, Write as _};
 use std::net::{TcpListener, TcpStream};

@@ -1,4 +1,5 @@
 //! Keeps the house rules that the compiler does not: which room knows which, what pure rooms must not touch, sizes, leftovers.
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 //!
 //! A catching up, in order: every worker has confirmed that it writes to no older connection · the fence (`fence.rs`): what was sent before
 //! the failure has been applied or never will be · the review (`review.rs`): has the upstream lost what it had confirmed? · batches
-//! (`run.rs`), each one MULTI … EXEC that also sets the marker, which is watched, so that it is applied once or not at all, whatever
+//! (`enter.rs`, `apply.rs`), each one MULTI … EXEC that also sets the marker, which is watched, so that it is applied once or not at all, whatever
 //! dies in between · WAIT · the request to close, which the journal's owner grants when nothing is left.
 //!
 //! Invariants
@@ -13,11 +13,15 @@
 //! The marker, `tideover:<queue-id>:replayed`, stands in each database that was replayed to, and does not expire: it is some hundred bytes,
 //! and one that expired while nobody looked would have to be guessed about.
 
+mod alone;
+mod apply;
 mod batch;
 mod controls;
+mod enter;
 mod fence;
 mod line;
 mod pace;
+mod relief;
 pub mod resume;
 mod review;
 mod run;

@@ -54,13 +54,15 @@ impl Run<'_> {
             return Ok(());
         }
         let mut kept: BTreeMap<u32, u64> = BTreeMap::new();
-        self.each_kept(&checkpoint, |record| {
-            if let Ok(payload) = decode(&record.payload) {
-                kept.insert(payload.db(), record.seq);
+        let mut after_seq = 0;
+        while let Some(records) = self.read_confirmed(after_seq, &checkpoint).await? {
+            for record in records {
+                after_seq = record.seq;
+                if let Ok(payload) = decode(&record.payload) {
+                    kept.insert(payload.db(), record.seq);
+                }
             }
-            None
-        })
-        .await?;
+        }
         let mut again: BTreeMap<u32, Again> = BTreeMap::new();
         for (db, acked_here_seq) in kept {
             match self.look(db, acked_here_seq, &checkpoint, continuity).await? {
@@ -97,21 +99,19 @@ impl Run<'_> {
             "the upstream has lost confirmed writes: they are replayed again"
         );
         // Durable before the rewind, so that a crash in between cannot apply them again.
-        let lost = self
-            .each_kept(checkpoint, |record| {
-                let payload = decode(&record.payload).ok()?;
-                let again = again.get(&payload.db())?;
-                let is_lost = record.seq > again.to_seq && record.seq <= again.absolute_only_upto_seq;
-                (is_lost && payload.kind() == EffectKind::Relative).then(|| record.clone())
-            })
-            .await?;
-        for record in lost {
-            self.bury(
-                &record,
-                "lost_by_failover",
-                "the upstream lost it, and live writes have run since",
-            )
-            .await?;
+        let mut after_seq = to_seq;
+        while let Some(records) = self.read_confirmed(after_seq, checkpoint).await? {
+            for record in &records {
+                after_seq = record.seq;
+                if is_lost_for_good(record, again) {
+                    self.bury(
+                        record,
+                        "lost_by_failover",
+                        "the upstream lost it, and live writes have run since",
+                    )
+                    .await?;
+                }
+            }
         }
         let owner = &self.replay.owner;
         ask(|reply| owner.rewind(to_seq, reply))
@@ -121,28 +121,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Visits all records that are confirmed and kept; returns what `pick` picks.
-    async fn each_kept(
-        &self,
-        checkpoint: &Checkpoint,
-        mut pick: impl FnMut(&Record) -> Option<Record>,
-    ) -> Result<Vec<Record>, Stop> {
+    /// The next records that are confirmed and kept; nothing after the last.
+    async fn read_confirmed(&self, after_seq: u64, checkpoint: &Checkpoint) -> Result<Option<Vec<Record>>, Stop> {
         let owner = &self.replay.owner;
-        let mut picked = Vec::new();
-        let mut after_seq = 0;
-        loop {
-            let records = ask(|reply| owner.read(after_seq, READ_RECORDS_MAX, READ_BYTES_MAX, reply))
-                .await?
-                .map_err(|error| Stop::Halt(error.to_string()))?;
-            let Some(last) = records.last() else { break };
-            after_seq = last.seq;
-            let confirmed = records.iter().take_while(|record| record.seq <= checkpoint.seq);
-            picked.extend(confirmed.filter_map(&mut pick));
-            if after_seq >= checkpoint.seq {
-                break;
-            }
-        }
-        Ok(picked)
+        let mut records = ask(|reply| owner.read(after_seq, READ_RECORDS_MAX, READ_BYTES_MAX, reply))
+            .await?
+            .map_err(|error| Stop::Halt(error.to_string()))?;
+        records.retain(|record| record.seq <= checkpoint.seq);
+        Ok((!records.is_empty()).then_some(records))
     }
 
     /// Reads one database's marker and decides.
@@ -207,6 +193,16 @@ impl Run<'_> {
         let info = replies.first().map(|reply| bulk_text(reply)).unwrap_or_default();
         Ok(server(self.run_id.as_deref(), &info))
     }
+}
+
+/// Whether a record was lost and must not be applied again.
+fn is_lost_for_good(record: &Record, again: &BTreeMap<u32, Again>) -> bool {
+    decode(&record.payload).is_ok_and(|payload| {
+        payload.kind() == EffectKind::Relative
+            && again
+                .get(&payload.db())
+                .is_some_and(|again| record.seq > again.to_seq && record.seq <= again.absolute_only_upto_seq)
+    })
 }
 
 /// What an error to a question of ours means: nothing was written.

@@ -245,14 +245,14 @@ proptest! {
             match stream.pass(&input[start..end], &small()) {
                 Ok(Passed::End(bytes)) => {
                     prop_assert_eq!(start + bytes, frame.len());
-                    return Ok(());
+                    break;
                 }
                 Ok(Passed::More(bytes)) => {
                     start += bytes;
                     prop_assert!(end < input.len(), "it has run past the end");
                     end = input.len().min(end + steps.next().unwrap_or(1));
                 }
-                Err(error) => prop_assert!(false, "{error:?}"),
+                Err(error) => return Err(TestCaseError::fail(format!("{error:?}"))),
             }
         }
     }

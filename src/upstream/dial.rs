@@ -277,7 +277,7 @@ impl Conversation {
     pub async fn next_reply(&mut self, bytes_max: usize) -> Result<Vec<u8>, DialError> {
         let mut scanner = Scanner::default();
         let mut scanned = 0;
-        let mut buffer = [0; 16 << 10];
+        let mut buffer = vec![0; 16 << 10];
         loop {
             let rest = self.input.get(scanned..).unwrap_or_default();
             match scanner.scan(rest) {

@@ -1,5 +1,7 @@
 //! Replay against a live redis-server: every acknowledged write once and in order, whatever breaks in between.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::zombie_processes, reason = "tests")]
+
 mod rig;
 
 use std::num::NonZeroU32;
@@ -10,6 +12,7 @@ use rustix::process::Signal;
 use tideover::breaker::Trouble;
 use tideover::journal::owner::Payloads;
 use tideover::replay::{Fence, Outcome, Pause, Settings};
+use tideover::upstream::settings::{Credentials, Secret};
 use tideover::upstream::shared::Mode;
 
 fn pushes(from: u32, to: u32) -> Vec<String> {
@@ -211,6 +214,70 @@ fn after_live_writes_only_absolute_records_are_replayed_again() {
     assert_eq!(rig.reasons(), ["lost_by_failover"]);
 }
 
+/// A server that was put back to when its list held 0 to 9.
+fn put_back(rig: &mut Rig, server: &Server) {
+    journal_pushes(rig, 0, 0, 10);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    server.ask("SAVE");
+    rig.trip();
+}
+
+#[test]
+fn a_server_that_lost_the_tail_in_mid_replay_gets_the_tail_again() {
+    let mut server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    put_back(&mut rig, &server);
+    journal_pushes(&rig, 0, 10, 1010);
+    let port = swallow_answer_to_exec(server.port, 3);
+    assert!(matches!(rig.recover_through(port), Outcome::Failed(_)));
+    server.restart();
+    assert_eq!(server.list(0, "l"), numbers(0, 10));
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.list(0, "l"), numbers(0, 1010));
+    assert!(rig.letters().is_empty());
+}
+
+#[test]
+fn a_tail_lost_after_live_writes_comes_back_as_far_as_it_is_absolute() {
+    let mut server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    put_back(&mut rig, &server);
+    rig.journal(0, &["SET a 1", "RPUSH l 10", "SET b 2"]);
+    rig.journal(1, &["SET c 3"]);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    server.restart();
+    rig.trip();
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.list(0, "l"), numbers(0, 10));
+    assert_eq!(server.ask("MGET a b"), "*2\r\n$1\r\n1\r\n$1\r\n2\r\n");
+    assert_eq!(rig.reasons(), ["lost_by_failover"]);
+}
+
+#[test]
+fn what_replicas_have_confirmed_is_not_kept() {
+    let server = Server::start(&["--repl-diskless-sync-delay", "0"]);
+    let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {}", server.port)]);
+    let until = Instant::now() + rig::PATIENCE;
+    while !server.ask("INFO replication").contains("state=online") {
+        assert!(Instant::now() < until, "the replica did not come up");
+        std::thread::yield_now();
+    }
+    let mut rig = Rig::new(server.port);
+    journal_pushes(&rig, 0, 0, 100);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(rig.status().journal.retained_bytes, 0);
+    assert_eq!(replica.list(0, "l"), numbers(0, 100));
+
+    drop(replica);
+    rig.trip();
+    journal_pushes(&rig, 0, 100, 101);
+    while server.ask("INFO replication").contains("state=online") {
+        std::thread::yield_now();
+    }
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert!(rig.status().journal.retained_bytes > 0, "nobody has confirmed it");
+}
+
 #[test]
 fn a_transaction_is_one_unit() {
     let server = Server::start(&[]);
@@ -239,6 +306,77 @@ fn a_full_server_halts_replay_and_is_not_taken_for_dead() {
     server.ask("CONFIG SET maxmemory 0");
     assert_eq!(rig.recover(), Outcome::CaughtUp);
     assert_eq!(server.ask("MGET a b"), "*2\r\n$1\r\n1\r\n$1\r\n2\r\n");
+}
+
+#[test]
+fn what_only_frees_memory_is_replayed_on_a_full_server() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    server.ask("MSET a 1 b 2 c 3");
+    rig.journal(0, &["DEL a", "UNLINK b", "SET c 4", "DEL c"]);
+    server.ask("CONFIG SET maxmemory 1");
+    assert_eq!(rig.recover_for(Duration::from_millis(500)), None);
+    assert_eq!(server.ask("EXISTS a b"), ":0\r\n");
+    assert_eq!(server.ask("GET c"), "$1\r\n3\r\n", "nothing overtakes what has to wait");
+    assert_eq!(rig.status().journal.records, 2);
+    server.ask("SET a 5");
+    server.ask("CONFIG SET maxmemory 0");
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.ask("EXISTS c"), ":0\r\n");
+}
+
+#[test]
+fn each_users_writes_are_replayed_as_that_user_once_it_is_known() {
+    let server = Server::start(&[]);
+    server.ask("ACL SETUSER alice on >secret +@all ~a:* ~tideover:*");
+    let mut rig = Rig::new(server.port);
+    let mut payloads = Payloads::default();
+    for (identity, command) in [
+        ("", "SET x 1"),
+        ("alice", "SET a:1 1"),
+        ("alice", "SET b:1 1"),
+        ("", "SET y 1"),
+    ] {
+        payloads.push_with(|out| payload(0, identity, &[command], out));
+    }
+    rig.append(payloads);
+    assert_eq!(rig.recover_for(Duration::from_millis(300)), None);
+    assert_eq!(rig.shared.mode(), Mode::Halted);
+    assert!(rig.controls.status().identities_waiting.contains("alice"));
+    rig.shared.known.keep_live(&Credentials {
+        user: Some("alice".into()),
+        password: Secret::new("secret"),
+    });
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.ask("EXISTS x a:1 b:1 y"), ":3\r\n");
+    assert_eq!(rig.reasons(), ["no_permission"]);
+    assert!(rig.controls.status().identities_waiting.is_empty());
+}
+
+#[test]
+fn without_rights_to_the_marker_only_absolute_writes_are_replayed() {
+    for rights in ["-multi", "resetkeys ~a ~b ~l"] {
+        let server = Server::start(&[]);
+        let mut rig = Rig::new(server.port);
+        rig.journal(0, &["SET a 1", "DEL b", "SET other 1"]);
+        server.ask("SET b 2");
+        journal_pushes(&rig, 0, 0, 2);
+        server.ask(&format!("ACL SETUSER default {rights}"));
+        assert_eq!(rig.recover_for(Duration::from_millis(500)), None);
+        let error = rig.controls.status().last_error.unwrap();
+        assert!(error.contains("no right to MULTI or the marker"), "{error}");
+        assert_eq!(rig.status().journal.records, 2);
+        server.ask("ACL SETUSER default +multi allkeys");
+        assert_eq!(server.ask("MGET a b"), "*2\r\n$1\r\n1\r\n$-1\r\n");
+        assert_eq!(server.list(0, "l"), Vec::<String>::new());
+        assert_eq!(rig.recover(), Outcome::CaughtUp);
+        assert_eq!(server.list(0, "l"), numbers(0, 2));
+        assert_eq!(
+            rig.shared.connections.older_than(u64::MAX).len(),
+            1,
+            "the next fence proves the end of what it used"
+        );
+    }
 }
 
 #[test]

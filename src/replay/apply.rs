@@ -1,0 +1,265 @@
+//! Batch after batch of one group, and what their replies mean for the journal.
+
+use std::num::NonZeroU32;
+use std::time::Instant;
+
+use tokio::time::sleep;
+
+use super::batch::{self, Answer, Batch, Exec, Fate, Group, Now, Terms, build};
+use super::controls::Pause;
+use super::enter::is_out_of_memory;
+use super::line::trouble_of;
+use super::relief::relief;
+use super::resume::Marker;
+use super::review::{refused, server};
+use super::run::{Place, Run, Stop};
+use super::source::{JournalError, ask, send};
+use crate::breaker::{ErrorClass, Failure, ReplayEffect, Trouble};
+use crate::journal::{DeadLetter, Mark, Record};
+use crate::telemetry;
+use crate::upstream::dial::{mono_ms, wall_ms};
+
+impl Run<'_> {
+    fn rate_max(&self) -> Option<NonZeroU32> {
+        self.replay.controls.rate_max().or(self.replay.settings.rate_max)
+    }
+
+    pub(super) fn age_max_ms(&self) -> Option<u64> {
+        let age_max = self.replay.settings.age_max?;
+        Some(u64::try_from(age_max.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn now(&self) -> Now {
+        let wall_ms = wall_ms();
+        Now {
+            wall_ms: u64::try_from(wall_ms).unwrap_or_default(),
+            mono_ms: mono_ms(),
+            upstream_ms: wall_ms.saturating_add(self.clock_offset_ms),
+            incarnation: self.incarnation,
+        }
+    }
+
+    /// Takes the next batch off what has been read; never waits.
+    fn prepare(&mut self, group: &Group) -> Batch {
+        // An error comes again where it can be dealt with.
+        drop(self.source.top_up());
+        let terms = Terms {
+            group,
+            marker_key: &self.replay.marker_key,
+            done_seq: self.places.get(&group.db).map_or(0, |place| place.done_seq),
+            dead: &self.dead,
+            age_max_ms: self.age_max_ms(),
+            now: self.now(),
+            commands_max: self.pace.commands_max(self.rate_max()),
+        };
+        build(&mut self.source.records, &terms)
+    }
+
+    /// Batch after batch of one group, as far as it has been read.
+    pub(super) async fn stream(&mut self, group: &Group) -> Result<(), Stop> {
+        let mut batch = self.prepare(group);
+        while let Some(last_seq) = batch.last_seq() {
+            self.bury_unsent(&batch).await?;
+            if batch.request.is_empty() {
+                self.ack(last_seq).await?;
+                batch = self.prepare(group);
+                continue;
+            }
+            let wait = self
+                .pace
+                .wait(batch.records.len(), self.rate_max(), self.started.elapsed());
+            if !wait.is_zero() {
+                sleep(wait).await;
+            }
+            let sent = Instant::now();
+            self.line(group).send(&batch.request).await?;
+            self.line(group).has_written = true;
+            // The server works meanwhile.
+            let next = self.prepare(group);
+            let replies = self.line(group).replies(batch::replies(batch.commands)).await?;
+            self.pace.took(batch.commands, sent.elapsed());
+            let answer = batch::parse(&replies, batch.commands).ok_or(Trouble::Soft(Failure::Protocol))?;
+            self.judge(group, &batch, answer).await?;
+            if self.current.is_none() || self.replay.controls.pause() == Pause::Paused {
+                self.restart();
+                return Ok(());
+            }
+            batch = next;
+        }
+        Ok(())
+    }
+
+    /// What the replies to a batch mean. Afterwards `current` is unset where the next batch must not simply follow.
+    async fn judge(&mut self, group: &Group, batch: &Batch, answer: Answer) -> Result<(), Stop> {
+        let errors = match answer.exec {
+            Exec::Applied { errors } => errors,
+            Exec::Moved => {
+                self.current = None;
+                return Ok(());
+            }
+            Exec::Refused(error) => {
+                self.current = None;
+                return self.refused_at_queueing(group, batch, &answer.refused, &error).await;
+            }
+        };
+        for (place, error) in &errors {
+            let class = ErrorClass::of(error.as_bytes());
+            if let (Some(record), true) = (batch.record_at(*place), class.replay_effect() != ReplayEffect::Done) {
+                let record = record.clone();
+                self.bury(&record, reason(class, error), error).await?;
+            }
+        }
+        if answer.marker != Ok(Marker::At(batch.marker_seq)) {
+            self.current = None;
+        }
+        let place = Place {
+            done_seq: batch.marker_seq,
+            marker: Some(Marker::At(batch.marker_seq)),
+        };
+        self.places.insert(group.db, place);
+        self.server = server(self.run_id.as_deref(), &answer.info);
+        let sent = batch
+            .records
+            .iter()
+            .filter(|(_, fate)| matches!(fate, Fate::Sent { .. }));
+        let applied = (sent.count() as u64).saturating_sub(errors.len() as u64);
+        telemetry::replayed(&self.replay.shared.target.name, applied);
+        self.going();
+        match batch.last_seq() {
+            Some(last_seq) => self.ack(last_seq).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Nothing of the batch was executed.
+    async fn refused_at_queueing(
+        &mut self,
+        group: &Group,
+        batch: &Batch,
+        refusals: &[(usize, String)],
+        exec_error: &str,
+    ) -> Result<(), Stop> {
+        if refusals.is_empty() {
+            return Err(refused(exec_error));
+        }
+        if refusals.iter().all(|(_, error)| is_out_of_memory(error)) && self.relieve(group, batch).await? {
+            return Ok(());
+        }
+        let mut stall = None;
+        for (place, error) in refusals {
+            let class = ErrorClass::of(error.as_bytes());
+            let Some(record) = batch.record_at(*place) else {
+                // The marker's own SET.
+                self.entitled.remove(group);
+                stall = Some(refused(error));
+                continue;
+            };
+            match class.replay_effect() {
+                ReplayEffect::Retry => return Err(Stop::Upstream(trouble_of(class))),
+                ReplayEffect::Stall | ReplayEffect::Halt => stall = Some(Stop::Halt(error.clone())),
+                ReplayEffect::DeadLetter | ReplayEffect::Done => {
+                    let record = record.clone();
+                    self.bury(&record, reason(class, error), error).await?;
+                }
+            }
+        }
+        stall.map_or(Ok(()), Err)
+    }
+
+    /// Replays the first record of a batch that a full server refused, if it only frees memory; `false` where it stays.
+    async fn relieve(&mut self, group: &Group, batch: &Batch) -> Result<bool, Stop> {
+        let marker = self.places.get(&group.db).and_then(|place| place.marker);
+        let Some((record, request)) = marker.and_then(|marker| relief(batch, &self.replay.marker_key, marker)) else {
+            return Ok(false);
+        };
+        let reply = self.line(group).ask(&request, 2).await?.pop().unwrap_or_default();
+        if reply != b":1\r\n" {
+            return Ok(false);
+        }
+        let place = Place {
+            done_seq: record.seq,
+            marker: Some(Marker::At(record.seq)),
+        };
+        self.places.insert(group.db, place);
+        telemetry::replayed(&self.replay.shared.target.name, 1);
+        self.ack(record.seq).await?;
+        Ok(true)
+    }
+
+    async fn bury_unsent(&mut self, batch: &Batch) -> Result<(), Stop> {
+        for (record, fate) in &batch.records {
+            match fate {
+                Fate::Sent { .. } | Fate::Passed => {}
+                Fate::TooOld => self.bury(record, "too_old", "older than queue.max_age").await?,
+                Fate::Unreadable => {
+                    self.bury(record, "unreadable", "the record cannot be read by this version")
+                        .await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a record as a dead letter, durably.
+    pub(super) async fn bury(&mut self, record: &Record, reason: &'static str, error: &str) -> Result<(), Stop> {
+        let letter = DeadLetter {
+            seq: record.seq,
+            reason: reason.to_owned(),
+            error: error.to_owned(),
+            payload: record.payload.clone(),
+        };
+        let owner = &self.replay.owner;
+        let is_new = ask(|reply| owner.dead_letter(letter.clone(), reply))
+            .await?
+            .map_err(|error| Stop::Halt(format!("a dead letter cannot be kept: {error}")))?;
+        if is_new {
+            telemetry::dead_letters(&self.replay.shared.target.name, reason, 1);
+        }
+        self.dead.insert(record.seq);
+        Ok(())
+    }
+
+    /// Tells the journal that everything up to `seq` is done.
+    pub(super) async fn ack(&mut self, seq: u64) -> Result<(), Stop> {
+        self.confirmed().await?;
+        let mark = Mark {
+            run_id: self.server.run_id.clone(),
+            replid: self.server.replid.clone(),
+            offset: self.server.offset,
+        };
+        let wall_ms = u64::try_from(wall_ms()).unwrap_or_default();
+        let owner = &self.replay.owner;
+        self.confirming = Some(send(|reply| owner.replayed(seq, mark.clone(), wall_ms, reply)).await?);
+        self.acked_seq = seq;
+        Ok(())
+    }
+
+    /// Takes the journal's answer to the last confirmation.
+    pub(super) async fn confirmed(&mut self) -> Result<(), Stop> {
+        if let Some(receiver) = self.confirming.take() {
+            receiver
+                .await
+                .map_err(|_| JournalError::Ended)?
+                .map_err(|error| JournalError::Other(error.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+/// A dead letter's reason, one of a fixed list.
+pub(super) fn reason(class: ErrorClass, error: &str) -> &'static str {
+    match class {
+        ErrorClass::Permission => "no_permission",
+        ErrorClass::XaddIdTooSmall => "id_too_small",
+        ErrorClass::Application if error.starts_with("WRONGTYPE") => "wrong_type",
+        ErrorClass::NotExecuted(_)
+        | ErrorClass::Transient(_)
+        | ErrorClass::Identity
+        | ErrorClass::ProtectedMode
+        | ErrorClass::Redirected
+        | ErrorClass::AlreadyThere
+        | ErrorClass::Discarded
+        | ErrorClass::Protocol
+        | ErrorClass::Application => "refused",
+    }
+}

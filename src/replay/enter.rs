@@ -1,0 +1,247 @@
+//! Before a group's first batch: a connection as its user, its database selected, the right to MULTI and the marker, the marker watched.
+
+use super::batch::{Group, command, marker, text_of_error, watch};
+use super::line::{Line, trouble_of_dial};
+use super::resume::{Continuity, Decision, Local, Marker, There, decide};
+use super::review::refused;
+use super::run::{Place, Run, Stop};
+use super::source::ask;
+use crate::breaker::{ErrorClass, Failure, ReplayEffect, Transient, Trouble};
+use crate::resp::Protocol;
+use crate::telemetry;
+use crate::upstream::dial::{DialError, Handshake, dial};
+use crate::upstream::settings::Credentials;
+
+/// What came of making ready for a group's records.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Entered {
+    Ready,
+    /// Its text.
+    NoSuchDatabase(String),
+    /// The user has no right to MULTI or the marker.
+    WithoutMarker,
+}
+
+impl Run<'_> {
+    pub(super) fn line(&mut self, group: &Group) -> &mut Line {
+        match &mut self.named {
+            Some((identity, line)) if *identity == group.identity => line,
+            Some(_) | None => &mut self.url,
+        }
+    }
+
+    /// Selects the database and watches the marker, as the group's user.
+    pub(super) async fn enter(&mut self, group: &Group) -> Result<Entered, Stop> {
+        self.current = None;
+        if self.unentitled.contains(group) {
+            return Ok(Entered::WithoutMarker);
+        }
+        self.connect(&group.identity).await?;
+        if let Entered::NoSuchDatabase(error) = self.select(group).await? {
+            return Ok(Entered::NoSuchDatabase(error));
+        }
+        let Some(marker) = self.watch(group).await? else {
+            self.unentitled.insert(group.clone());
+            let user = String::from_utf8_lossy(&group.identity);
+            let name = &self.replay.shared.target.name;
+            telemetry::replay_rights_missing(name, &user);
+            telemetry::identities_without_replay_rights(name, u32::try_from(self.unentitled.len()).unwrap_or(u32::MAX));
+            return Ok(Entered::WithoutMarker);
+        };
+        self.settle(group.db, marker).await?;
+        self.current = Some(group.clone());
+        Ok(Entered::Ready)
+    }
+
+    /// Makes sure that the group's database is selected on its line.
+    pub(super) async fn select(&mut self, group: &Group) -> Result<Entered, Stop> {
+        let line = self.line(group);
+        if line.db == Some(group.db) {
+            return Ok(Entered::Ready);
+        }
+        let mut request = Vec::new();
+        command(&mut request, &[b"SELECT", group.db.to_string().as_bytes()]);
+        let reply = line.ask(&request, 1).await?.pop().unwrap_or_default();
+        let Some(error) = text_of_error(&reply) else {
+            line.db = Some(group.db);
+            return Ok(Entered::Ready);
+        };
+        match ErrorClass::of(error.as_bytes()).replay_effect() {
+            ReplayEffect::DeadLetter if !error.starts_with("NOPERM") => Ok(Entered::NoSuchDatabase(error)),
+            ReplayEffect::DeadLetter
+            | ReplayEffect::Retry
+            | ReplayEffect::Stall
+            | ReplayEffect::Halt
+            | ReplayEffect::Done => Err(refused(&error)),
+        }
+    }
+
+    /// WATCH and GET; the first time after making sure that MULTI and the marker are this user's to use. Nothing where they are not.
+    async fn watch(&mut self, group: &Group) -> Result<Option<Marker>, Stop> {
+        let marker_key = self.replay.marker_key.clone();
+        let mut request = Vec::new();
+        if !self.entitled.contains(group) {
+            command(&mut request, &[b"MULTI"]);
+            // Alone: what follows a refused MULTI is executed.
+            let reply = self.line(group).ask(&request, 1).await?.pop().unwrap_or_default();
+            if let Some(error) = text_of_error(&reply) {
+                return without_rights(&error);
+            }
+            request.clear();
+            command(&mut request, &[b"SET", &marker_key, b""]);
+            command(&mut request, &[b"DISCARD"]);
+            let replies = self.line(group).ask(&request, 2).await?;
+            // Rights are looked at first: a full server says nothing about them.
+            let error = replies.first().and_then(|reply| text_of_error(reply));
+            if let Some(error) = error.filter(|error| !is_out_of_memory(error)) {
+                return without_rights(&error);
+            }
+            request.clear();
+        }
+        watch(&mut request, &marker_key);
+        let replies = self.line(group).ask(&request, 2).await?;
+        let [watched, got] = replies.as_slice() else {
+            return Err(Stop::Upstream(Trouble::Soft(Failure::Protocol)));
+        };
+        let marker = match marker(watched, got) {
+            Ok(marker) => marker,
+            Err(error) => return without_rights(&error),
+        };
+        self.entitled.insert(group.clone());
+        Ok(Some(marker))
+    }
+
+    /// Brings what is known of a database in line with its marker.
+    async fn settle(&mut self, db: u32, marker: Marker) -> Result<(), Stop> {
+        let known = self.places.get(&db).copied();
+        if known.is_some_and(|place| place.marker == Some(marker)) {
+            return Ok(());
+        }
+        let local = Local {
+            acked_seq: known.map_or(self.reviewed_seq, |place| place.done_seq),
+            // What was lost has been found by the review.
+            acked_here_seq: None,
+            last_seq: self.last_seq().await?,
+            live_since_seq: 0,
+            acked_age_ms: 0,
+        };
+        let there = There {
+            marker,
+            incarnation: self.incarnation_of(marker),
+            continuity: Continuity::Same,
+            keys: 1,
+        };
+        match decide(local, there) {
+            Decision::Done { upto_seq } => {
+                let place = Place {
+                    done_seq: upto_seq,
+                    marker: Some(marker),
+                };
+                self.places.insert(db, place);
+                Ok(())
+            }
+            // With nothing known to be lost there is no rewind.
+            Decision::Rewind { .. } => Ok(()),
+            Decision::Foreign(foreign) => Err(Stop::Halt(foreign.text().to_owned())),
+        }
+    }
+
+    /// Makes sure that there is a connection of this user.
+    async fn connect(&mut self, identity: &[u8]) -> Result<(), Stop> {
+        if identity.is_empty() {
+            Ok(())
+        } else {
+            self.connect_own(identity).await
+        }
+    }
+
+    /// Makes sure that there is a connection of this user other than the one that came from the probe.
+    pub(super) async fn connect_own(&mut self, identity: &[u8]) -> Result<(), Stop> {
+        if self.named.as_ref().is_some_and(|(named, _)| named == identity) {
+            return Ok(());
+        }
+        let user = String::from_utf8_lossy(identity).into_owned();
+        let credentials = if identity.is_empty() {
+            self.replay.shared.target.credentials.clone()
+        } else {
+            match self.credentials(&user) {
+                Some(credentials) => Some(credentials),
+                None => return Err(self.identity_waits(user).await),
+            }
+        };
+        if let Some((_, line)) = self.named.take() {
+            self.unconfirmable |= line.has_written;
+        }
+        let shared = self.replay.shared.clone();
+        let handshake = Handshake {
+            credentials: credentials.as_ref(),
+            protocol: Protocol::Resp2,
+            db: shared.target.db,
+        };
+        match dial(&shared.target.address, &handshake, shared.target.timeouts.connect).await {
+            // Behind one address there may be several servers.
+            Ok(dialled)
+                if dialled.facts.run_id != self.run_id && dialled.facts.run_id.is_some() && self.run_id.is_some() =>
+            {
+                Err(Stop::Upstream(Trouble::Soft(Failure::Reset)))
+            }
+            Ok(dialled) => {
+                // It stays on the file: the next fence proves its end.
+                if let Err(error) = shared
+                    .connections
+                    .enter(self.replay.owner.generation(), dialled.connection.clone())
+                {
+                    return Err(Stop::Halt(format!("the connection file: {error}")));
+                }
+                let line = Line::new(dialled.into(), shared.target.timeouts.command);
+                self.named = Some((identity.to_vec(), line));
+                Ok(())
+            }
+            Err(DialError::Refused(error)) if ErrorClass::of(error.as_bytes()) == ErrorClass::Identity => {
+                if let Some(credentials) = &credentials {
+                    shared.known.refused(credentials);
+                }
+                Err(self.identity_waits(user).await)
+            }
+            Err(error) => Err(Stop::Upstream(trouble_of_dial(&error))),
+        }
+    }
+
+    fn credentials(&self, user: &str) -> Option<Credentials> {
+        let target = &self.replay.shared.target;
+        let of_url = target
+            .credentials
+            .as_ref()
+            .filter(|credentials| credentials.user.as_deref().unwrap_or("default") == user);
+        self.replay.shared.known.live(user).or_else(|| of_url.cloned())
+    }
+
+    async fn identity_waits(&self, user: String) -> Stop {
+        let owner = &self.replay.owner;
+        let records = match ask(|reply| owner.status(reply)).await {
+            Ok(status) => status.journal.records,
+            Err(error) => return error.into(),
+        };
+        let why = format!("journaled writes of user {user:?} wait for its credentials");
+        if self.halted.as_ref() != Some(&why) {
+            telemetry::identity_waits(&self.replay.shared.target.name, &user, records);
+        }
+        self.replay.controls.update(|status| {
+            status.identities_waiting.insert(user);
+        });
+        Stop::Halt(why)
+    }
+}
+
+/// No rights, or what else an error to the questions about them means.
+fn without_rights(error: &str) -> Result<Option<Marker>, Stop> {
+    if ErrorClass::of(error.as_bytes()) == ErrorClass::Permission {
+        Ok(None)
+    } else {
+        Err(refused(error))
+    }
+}
+
+pub(super) fn is_out_of_memory(error: &str) -> bool {
+    ErrorClass::of(error.as_bytes()) == ErrorClass::Transient(Transient::Oom)
+}
