@@ -1,6 +1,107 @@
-//! tideover: a sidecar proxy that tides an application over a Redis outage.
+//! tideover: a sidecar proxy that tides an application over a Redis outage. This page is the project's map.
 //!
-//! This page is the project's map; it is filled as the rooms are built.
+//! # Words
+//! *client* (the app) · *session* (one client connection) · *upstream* (the Redis behind us) · *lane* (an upstream connection that the
+//! sessions of a worker share) · *dedicated connection* (one session's own) · *journal* of *records* (acknowledged writes) · *backlog* (records
+//! not replayed yet) · *marker* (the key in Redis that says how far replay got) · *dead letter* (a record that Redis refuses for good).
+//! Breaker and mode go in pairs: CLOSED `healthy` · OPEN `down` or `probing` · HALF_OPEN `catching_up`.
+//!
+//! # Rooms
+//! A room may know those below it, never those above; `tests/tidy.rs` keeps it so, and the pure rooms pure.
+//!
+//! - [`cli`] takes arguments and gives exit codes; asks a running tideover over HTTP; runs the demo. [`config`] makes settings of flags,
+//!   environment and file: every fault at once, valid from then on. Both know every room's settings and none's inside.
+//! - [`server`] puts the rooms together: listeners, workers, shutdown. [`admin`] is HTTP: metrics, health, status, page, verbs; it owns nothing
+//!   but the last numbers it saw.
+//! - [`session`] is one client connection: reads, routes, answers in order; database, identity, MULTI, subscriptions. It must not know sockets of
+//!   the upstream, nor what a neutral reply looks like.
+//! - [`replay`] takes the journal to Redis: fence, marker, batches, pace, dead letters. It must not know sessions.
+//! - [`upstream`] dials and owns lanes, dedicated connections, the connection file and the health owner. It must not know what a command means
+//!   beyond what its loss means. Of the journal it holds the owner's handle, for the generation.
+//! - [`outage`] (pure) decides what is told to a client while the upstream is down, what a write becomes in the journal, and what rules change.
+//!   It knows [`command`] (pure: the table, key positions, placement) and [`resp`] (pure: frames, limits, writers).
+//! - [`breaker`] (pure) has states, window, backoff, and what an outcome means. Time and randomness are arguments.
+//! - [`journal`] keeps bytes in order on disk and knows no Redis; its owner thread also owns the generation (below). Synchronous.
+//! - [`telemetry`] has the names of metrics and events.
+//!
+//! ```text
+//! cli ─ config
+//! server ─ admin
+//! session   replay
+//! upstream
+//! outage → command → resp        breaker   journal   telemetry   (know nobody)
+//! ```
+//!
+//! # Threads
+//! - *Control* (the main thread): listeners, admin, and per upstream the health owner (the only one that drives the breaker) and replay.
+//! - *Workers*: a thread and a current-thread runtime each. Sessions and lanes live and die on one worker and share nothing with others, so
+//!   the path of a forwarded command has no lock. Counters are per worker and are summed when somebody asks.
+//! - *Journal owner*, one per upstream: takes all waiting appends, writes once, syncs as the policy says, acknowledges.
+//!
+//! A GET while CLOSED: socket → frame → table → lane's buffer, a place in the order of replies → one write per turn → reply boundary →
+//! one write to the client. A SET while OPEN: → `outage` makes its effect and its reply → append → acknowledged → reply.
+//!
+//! # Hand-over
+//! One generation counter per upstream, odd while journaling, written by the journal's owner alone ([`journal::handover`]).
+//! 1. A trip makes it odd. A worker loads it once per turn before it writes; on a change it writes nothing more to older connections,
+//!    takes back what was not sent, and confirms.
+//! 2. Appends are written at once, but acknowledged only when every worker has confirmed.
+//! 3. Back to even: in one step, when nothing is unreplayed and the inbox is empty. Appends of an older generation are refused and routed again.
+//!
+//! Recovery: a probe succeeds → HALF_OPEN → fence (each connection of the connection file is proven dead) → review (did the upstream lose what it
+//! had confirmed?) → batches with the watched marker → the owner closes. When replay cannot go on although Redis answers (paused, OOM, an identity
+//! that is not known), the mode is *halted*: reads go upstream, writes behind the backlog.
+//!
+//! # Invariants, each with its tests
+//! 1. Replies leave a session in the order of its requests.
+//!    `replies_leave_in_the_order_of_the_requests`, `ten_thousand_pipelined_commands_keep_their_order`
+//! 2. A journaled write is acknowledged only after the write that its fsync policy promises; after a failed write or sync the segment is poisoned.
+//!    `acknowledges_under_each_policy_and_keeps_the_order`, `a_failed_sync_withdraws_what_was_never_acknowledged`,
+//!    `a_sync_that_fails_beside_poisons_the_segment_and_loses_nothing`
+//! 3. Every write ends as exactly one of: answered by Redis, journaled, or an error that says so.
+//!    `every_write_is_accounted_for_when_redis_is_killed`, `every_write_is_accounted_for_when_redis_freezes`
+//! 4. No write starts being forwarded after a journaled write was acknowledged, until the backlog is gone (records of an unknown identity aside).
+//!    `no_interleaving_loses_overtakes_or_repeats_a_write`, `each_rule_is_needed`, `writes_that_arrive_during_replay_stay_behind_the_backlog`
+//! 5. A session settles all its forwarded commands, in order, before its first append.
+//!    `a_session_that_moves_between_outage_and_health_keeps_its_order`
+//! 6. The checkpoint never passes an unconfirmed record; a torn tail is cut only at the end of the last segment.
+//!    `the_checkpoint_moves_forward_only_and_never_beyond_what_is_written`, `a_crash_before_the_journal_knows_applies_nothing_twice`,
+//!    `a_damaged_tail_before_another_segment_is_not_taken_for_a_torn_one`
+//! 7. After a start with a backlog the mode is never `healthy` before the backlog is gone.
+//!    `mode_is_never_healthy_before_the_backlog_of_an_earlier_process_is_gone`
+//! 8. Nothing sent before a failure can be applied after replay began; a connection is on file before it carries an application byte.
+//!    `bytes_sent_before_the_crash_are_fenced_by_the_next_process`, `the_fence_ends_a_frozen_connection_before_replay`,
+//!    `a_connection_without_a_proof_is_said_to_be_unproven`
+//! 9. No session that owes a password journals anything. (Remembered in the data directory whether the upstream asks for one: not built.)
+//!    No test yet.
+//! 10. The pure rooms cannot fail because of the outside world.
+//!     `pure_rooms_do_not_touch_the_world`, `no_request_panics`, `no_arguments_make_a_write_panic_and_every_outcome_has_one_reply`
+//!
+//! # On disk
+//! ```text
+//! data_dir/UPSTREAM/               mode 0700, files 0600
+//!   connections                    connections that Redis may still read from: outlives our crash
+//!   known                          salted hashes of credentials that Redis has accepted
+//!   journal/lock                   one process at a time
+//!   journal/queue                  queue id (part of the marker's name), incarnations
+//!   journal/checkpoint[.recent]    how far replay got
+//!   journal/seg-<seq>.journal      records; formats in src/journal/format.rs, payloads in src/outage/payload.rs
+//!   journal/dead-letters
+//! ```
+//!
+//! # Where it departs from what one might expect
+//! - A session has requests in flight in one place only, its *home*: a lane, its dedicated connection, or the journal. A request for another
+//!   place waits until they are settled. That keeps execution in order across places.
+//! - Replies are ordered by the request's number, not by a queue of slots: whoever knows a reply first hands it in with the number, and early
+//!   ones wait in [`session`]'s output.
+//! - A link's outgoing buffer keeps every request until its reply is there, not until it is written: a dying connection can then say of each
+//!   whether it was sent, and hand back the rest.
+//! - A dead connection is half-closed and read to its end before its requests are judged: a frozen server that wakes answers all.
+//! - Never `+OK` unchecked: AUTH while down takes only what Redis accepted before or the configuration names.
+//! - Replies come from Redis or [`outage`], bytes in and bytes out: what passes through is framed, never decoded.
+//! - A record stores the effect, not the wish: relative expiries are absolute from acceptance on, in the upstream's time at replay.
+//! - Not an error: `LOADING`, `READONLY` after a demotion, `MASTERDOWN`, `CLUSTERDOWN` mean "not executed"; the client gets what it gets when down.
+//! - Rules do not apply inside MULTI: a transaction is neutral, one record, or refused, by the built-in table.
 
 pub mod admin;
 pub mod breaker;
