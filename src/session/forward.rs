@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::blocking::shortened;
-use super::pubsub::is_subscribed_mode;
+use super::pubsub::{is_subscribed_mode, is_subscription};
 use super::route::Ask;
 use super::state::{Pinned, Transaction, Watch};
 use super::task::{Routed, Task};
@@ -54,12 +54,27 @@ impl Task {
             Transaction::Here(_) if placement != Placement::Session => return self.queue_down(ask),
             Transaction::Here(_) | Transaction::None | Transaction::Upstream => {}
         }
+        // Redis refuses everything else in its subscribed mode, in its own words.
+        if is_subscribed_mode(&self.state)
+            && !ask
+                .name()
+                .is_some_and(|name| is_subscription(name) || matches!(name, Name::Quit | Name::Reset))
+        {
+            return self.to_subscribed(ask);
+        }
         if let Some(name) = ask.name()
             && placement == Placement::Session
         {
             return self.session_command(ask, name);
         }
         if is_subscribed_mode(&self.state)
+            || self
+                .session
+                .dedicated
+                .borrow()
+                .as_ref()
+                .is_some_and(|link| link.is_open() && link.is_passthrough())
+                && self.state.pinned == Pinned::Feed
             || self.session.confirmations.get() > 0 && self.state.key.protocol == Protocol::Resp2
         {
             return self.to_subscribed(ask);
@@ -134,7 +149,8 @@ impl Task {
 
     /// Gives the dedicated connection back, when it carries no state; not while something is in flight on it.
     fn release_dedicated(&mut self) -> bool {
-        if !self.session.is_settled() {
+        // A connection that still owes confirmations is nobody else's.
+        if !self.session.is_settled() || self.session.confirmations.get() > 0 {
             return false;
         }
         if let Some(link) = self.session.dedicated.take() {
@@ -202,6 +218,17 @@ impl Task {
         if !self.session.is_settled() {
             return false;
         }
+        self.state.pinned = match name {
+            Some(Name::ClientTracking | Name::ClientCaching | Name::Monitor) => Pinned::Feed,
+            Some(_) | None => Pinned::Identity,
+        };
+        let has_state = self.in_transaction()
+            || self.state.watch != Watch::None
+            || !self.state.subscriptions.is_empty();
+        if has_state {
+            // It carries a transaction, a WATCH or subscriptions: it is the session's alone already.
+            return true;
+        }
         // One that served others knows of itself what they did.
         if let Some(link) = self.session.dedicated.take() {
             self.session.local.give_back(&link);
@@ -223,10 +250,6 @@ impl Task {
                 link.push_ignored(Rc::new(Ignored), request.as_request().frame(), now_us);
             }
         }
-        self.state.pinned = match name {
-            Some(Name::ClientTracking | Name::ClientCaching | Name::Monitor) => Pinned::Feed,
-            Some(_) | None => Pinned::Identity,
-        };
         true
     }
 
@@ -270,7 +293,7 @@ impl Task {
 
     /// In the subscribed mode of RESP2 everything is passed on, and everything that comes is passed back.
     fn to_subscribed(&mut self, ask: &Ask<'_>) -> Routed {
-        if self.state.subscriptions.is_empty() {
+        if self.state.subscriptions.is_empty() && self.state.pinned != Pinned::Feed {
             // The last confirmation ends the mode.
             if self.session.confirmations.get() > 0 {
                 return Routed::Park;

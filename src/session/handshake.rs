@@ -133,7 +133,7 @@ impl Task {
 
     /// Goes over to a key that has been accepted; a pinned connection goes along.
     fn become_key(&mut self, key: LinkKey, commands: &[Vec<u8>]) {
-        if self.state.pinned != Pinned::No
+        if self.state.is_bound()
             && let Some(link) = self.session.dedicated.borrow().as_ref()
             && link.is_open()
         {

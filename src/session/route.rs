@@ -106,13 +106,16 @@ impl Task {
         }
     }
 
+    /// Whether a password is asked for that the session has not said.
+    pub(super) fn owes_password(&self) -> bool {
+        let shared = &self.session.local.shared;
+        self.state.admission == Admission::Owed
+            || shared.password_owed() && self.state.key.identity == Identity::Url && shared.target.credentials.is_none()
+    }
+
     /// What a session gets that has not said a password that is asked for. Nothing where it may pass.
     fn gate(&mut self, ask: &Ask<'_>) -> Option<Routed> {
-        let owes_us = self.state.admission == Admission::Owed;
-        let owes_upstream = self.session.local.shared.password_owed()
-            && self.state.key.identity == Identity::Url
-            && self.session.local.shared.target.credentials.is_none();
-        if !owes_us && !owes_upstream {
+        if !self.owes_password() {
             return None;
         }
         match ask.name() {

@@ -123,7 +123,9 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
     std::future::poll_fn(|cx| task.poll(cx)).await;
     stats::sub(&local.worker().stats.clients, 1);
     session.dead.set(true);
-    session.waker.take();
+    if let Some(waker) = session.waker.take() {
+        local.unwait(&waker);
+    }
     if let Some(link) = session.dedicated.take() {
         link.abandon();
     }
@@ -153,7 +155,12 @@ impl Task {
             if self.is_over() {
                 return Poll::Ready(());
             }
-            if self.may_not_read() || self.read(cx).is_pending() {
+            if self.may_not_read() {
+                // Nothing of the client's wakes it now: what lands must.
+                self.session.parked.set(true);
+                return self.idle(cx);
+            }
+            if self.read(cx).is_pending() {
                 return self.idle(cx);
             }
         }
@@ -202,7 +209,11 @@ impl Task {
             // A client that left waits for nothing, except for the answers to what it has sent.
             Closing::No => {
                 self.end_of_input
-                    && (session.is_answered() || self.state.blocking || self.held.is_some())
+                    && (session.is_answered() && !session.parked.get()
+                        || self.state.blocking
+                        || self.held.is_some()
+                        // The rest of it will not come.
+                        || self.streaming.is_some() && !session.parked.get())
                     && !session.blocked.get()
             }
         }
@@ -275,10 +286,14 @@ impl Task {
     fn park(&mut self, cx: &mut Context<'_>) {
         self.session.parked.set(true);
         self.session.local.wait(cx.waker());
-        if let Some(sleep) = self.held.as_mut().and_then(|held| held.sleep.as_mut())
-            && sleep.as_mut().poll(cx).is_ready()
+        if let Some(held) = &mut self.held
+            && held
+                .sleep
+                .as_mut()
+                .is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready())
         {
-            // The deadline is looked at by routing, in the next turn.
+            // The deadline is looked at by routing, in the next turn; once, for it may have to wait for something else then.
+            held.sleep = None;
             cx.waker().wake_by_ref();
         }
     }
@@ -290,7 +305,7 @@ impl Task {
             sleep: None,
         });
         let until = held.since + limit;
-        if held.sleep.as_ref().is_none_or(|sleep| sleep.deadline() != until) {
+        if until > Instant::now() && held.sleep.as_ref().is_none_or(|sleep| sleep.deadline() != until) {
             held.sleep = Some(Box::pin(sleep_until(until)));
         }
         until
@@ -380,7 +395,13 @@ impl Task {
             return;
         }
         let Some(stream) = scanner.to_stream() else { return };
-        if self.is_forwarding() {
+        if self.owes_password() {
+            // As Redis, which takes no large argument from those it does not know.
+            let seq = self.session.issue();
+            self.session
+                .answer(seq, b"-ERR Protocol error: unauthenticated bulk length\r\n");
+            self.closing = Closing::AfterReplies;
+        } else if self.is_forwarding() && !matches!(self.state.transaction, Transaction::Cut) {
             if !self.may_stream() {
                 self.session.parked.set(true);
                 return;
@@ -442,10 +463,19 @@ impl Task {
 
     /// The dedicated connection ended on its own: what was begun on it is over.
     fn connection_ended(&mut self) {
-        if !self.session.dedicated_ended.replace(false) {
+        let closed = self
+            .session
+            .dedicated
+            .borrow()
+            .as_ref()
+            .is_some_and(|link| !link.is_open());
+        if !self.session.dedicated_ended.replace(false) && !closed {
             return;
         }
-        self.session.dedicated.take();
+        // One that is draining still brings replies, but its end is no news of the one that follows it.
+        if let Some(link) = self.session.dedicated.take() {
+            link.disown();
+        }
         self.state.blocking = false;
         if matches!(self.state.transaction, Transaction::Upstream) {
             self.state.transaction = Transaction::Cut;

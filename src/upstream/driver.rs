@@ -215,9 +215,16 @@ impl Driver {
                 Poll::Ready(Err(_)) => break,
             }
         }
-        if self.link.slots.borrow().front().is_none_or(|slot| slot.len == 0) {
-            let sent = out.sent;
-            out.forget(sent);
+        let slots = self.link.slots.borrow();
+        if slots.front().is_none_or(|slot| slot.len == 0) {
+            // Of a streamed request nothing is kept, of those behind it everything.
+            let kept = slots
+                .iter()
+                .find(|slot| slot.len > 0)
+                .map_or(out.sent, |slot| slot.start);
+            drop(slots);
+            let keep = kept.min(out.sent);
+            out.forget(keep);
             drop(out);
             self.wake_owner_for_room();
         }
@@ -374,10 +381,17 @@ impl Driver {
             });
         }
         let out = self.link.out.take();
+        // What was never sent stands behind nothing.
         let verdicts: Vec<Verdict> = slots
             .iter()
             .rev()
-            .map(|slot| slot.recipient.judge(slot.class))
+            .map(|slot| {
+                if slot.len > 0 && slot.start + u64::from(slot.len) > out.sent {
+                    Verdict::Again
+                } else {
+                    slot.recipient.judge(slot.class)
+                }
+            })
             .collect();
         for (slot, verdict) in slots.iter().zip(verdicts.iter().rev()) {
             // What was never sent is not lost.

@@ -330,6 +330,17 @@ impl Link {
         }
     }
 
+    /// Its session has another one now.
+    pub fn disown(&self) {
+        self.owner.take();
+    }
+
+    /// Everything that arrives is out of band.
+    #[must_use]
+    pub fn is_passthrough(&self) -> bool {
+        self.passthrough.get()
+    }
+
     /// Whether it could serve another session as it is: nothing under way, no state of its own.
     #[must_use]
     pub(super) fn is_reusable(&self) -> bool {

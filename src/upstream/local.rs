@@ -155,6 +155,11 @@ impl Local {
         }
     }
 
+    /// Forgets a waker whose session is gone.
+    pub fn unwait(&self, waker: &Waker) {
+        self.waiters.borrow_mut().retain(|known| !known.will_wake(waker));
+    }
+
     /// The lane for a key, dialled when there is none.
     #[must_use]
     pub fn lane(self: &Rc<Self>, key: &LinkKey) -> Rc<Link> {
