@@ -17,7 +17,7 @@ use super::source::{JournalError, ask, send};
 use crate::breaker::{ErrorClass, Failure, ReplayEffect, Trouble};
 use crate::journal::{DeadLetter, Mark, Record};
 use crate::telemetry;
-use crate::upstream::dial::{mono_ms, wall_ms};
+use crate::upstream::clock::{mono_ms, wall_ms};
 
 impl Run<'_> {
     fn rate_max(&self) -> Option<NonZeroU32> {

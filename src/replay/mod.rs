@@ -35,7 +35,8 @@ pub use controls::{Controls, Fence, Pause, Status};
 
 use crate::breaker::Trouble;
 use crate::journal::owner::OwnerHandle;
-use crate::upstream::dial::{Conversation, Facts, wall_ms};
+use crate::upstream::clock::wall_ms;
+use crate::upstream::dial::{Conversation, Facts};
 use crate::upstream::shared::Shared;
 
 /// `[upstream.replay]`, and `max_age` of `[upstream.queue]`.

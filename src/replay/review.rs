@@ -11,7 +11,8 @@ use crate::breaker::ErrorClass;
 use crate::journal::{Checkpoint, Record};
 use crate::outage::effect::EffectKind;
 use crate::outage::payload::decode;
-use crate::upstream::dial::{value_of, wall_ms};
+use crate::upstream::clock::wall_ms;
+use crate::upstream::dial::value_of;
 
 const READ_RECORDS_MAX: usize = 2048;
 const READ_BYTES_MAX: usize = 4 << 20;

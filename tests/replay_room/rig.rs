@@ -15,8 +15,9 @@ use tideover::outage::effect::{Effect, EffectKind};
 use tideover::outage::payload::{Origin, encode};
 use tideover::replay::{Controls, Outcome, Replay, Settings};
 use tideover::resp::Protocol;
+use tideover::upstream::clock::{mono_ms, wall_ms};
 use tideover::upstream::connections::ConnectionFile;
-use tideover::upstream::dial::{Conversation, Dialled, Handshake, command, dial, mono_ms, wall_ms};
+use tideover::upstream::dial::{Conversation, Dialled, Handshake, command, dial};
 use tideover::upstream::known::Known;
 use tideover::upstream::settings::{Address, Timeouts};
 use tideover::upstream::shared::{Shared, Target};
@@ -188,7 +189,7 @@ impl Rig {
         };
         let connections = ConnectionFile::open(&dir.path().join("connections")).unwrap();
         let known = Known::open(&dir.path().join("known"), [7; 16]).unwrap();
-        let (shared, _signs) = Shared::new(target, connections, known, Arc::new(AtomicU64::new(1)), 0);
+        let (shared, _signs) = Shared::new(target, connections, known, owner.clone(), 0);
         let controls = Arc::new(Controls::default());
         let replay = Replay::new(Arc::clone(&shared), owner.clone(), settings, Arc::clone(&controls));
         let runtime = tokio::runtime::Builder::new_current_thread()
