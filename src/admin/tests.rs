@@ -85,7 +85,7 @@ impl Rig {
             target,
             ConnectionFile::open(&dir.path().join("connections")).unwrap(),
             Known::open(&dir.path().join("known"), [0; 16]).unwrap(),
-            owner.clone(),
+            owner.generation_counter(),
             2,
         );
         let control = Arc::new(FakeControl {

@@ -189,7 +189,7 @@ impl Rig {
         };
         let connections = ConnectionFile::open(&dir.path().join("connections")).unwrap();
         let known = Known::open(&dir.path().join("known"), [7; 16]).unwrap();
-        let (shared, _signs) = Shared::new(target, connections, known, owner.clone(), 0);
+        let (shared, _signs) = Shared::new(target, connections, known, owner.generation_counter(), 0);
         let controls = Arc::new(Controls::default());
         let replay = Replay::new(Arc::clone(&shared), owner.clone(), settings, Arc::clone(&controls));
         let runtime = tokio::runtime::Builder::new_current_thread()
