@@ -22,7 +22,7 @@ use crate::config::Settings;
 use crate::journal::owner::OwnerHandle;
 use crate::telemetry;
 use crate::upstream::health::Health;
-use crate::upstream::shared::Shared;
+use crate::upstream::shared::{Mode, Shared};
 
 use control::ReplayControl;
 use edges::Edges;
@@ -163,7 +163,8 @@ async fn stop(workers: &[Worker], served: &[Served], limit: Duration) {
         sleep(Duration::from_millis(5)).await;
     }
     for upstream in served {
-        while Instant::now() < deadline {
+        // An upstream that is down takes nothing more.
+        while Instant::now() < deadline && !matches!(upstream.shared.mode(), Mode::Down | Mode::Probing) {
             match ask(|reply| upstream.owner.status(reply)).await {
                 Some(status) if status.journal.records > 0 => sleep(Duration::from_millis(20)).await,
                 Some(_) | None => break,

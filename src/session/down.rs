@@ -63,7 +63,7 @@ impl Task {
         }
     }
 
-    fn rule(&self, ask: &Ask<'_>) -> Ruled {
+    pub(super) fn rule(&self, ask: &Ask<'_>) -> Ruled {
         let rules = &self.session.settings.rules;
         let Some(spec) = ask.spec else { return Ruled::AsBuiltIn };
         if rules.is_empty() {

@@ -11,11 +11,11 @@ use super::connections::Ticket;
 use super::dial::{DialError, Dialled, Facts, Handshake, Role, dial};
 use super::health::unusable;
 use super::io::{Reader, Writer};
-use super::link::{Flush, InFlight, Link, LinkKind, LinkState, Piece, Recipient, Slot, Verdict};
+use super::link::{Fate, Flush, InFlight, Link, LinkKind, LinkState, Piece, Recipient, Slot};
 use super::local::Local;
 use super::shared::{Shared, Sign};
 use super::stats;
-use crate::breaker::{HardSign, Trouble};
+use crate::breaker::{ClientEffect, ErrorClass, HardSign, Trouble, Unavailable, UpstreamRole};
 use crate::resp::reply::{Found, Kind, Scanner};
 
 /// Reads of one connection before others get their turn.
@@ -126,7 +126,9 @@ impl Failure {
         let mut refusal = None;
         match self {
             Self::Dial(error) => {
-                local.dial_failed();
+                if !matches!(error, DialError::PasswordOwed(_) | DialError::Refused(_)) {
+                    local.dial_failed();
+                }
                 match &error {
                     DialError::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                         local.shared.report(Sign::ConnectionRefused);
@@ -304,7 +306,11 @@ impl Driver {
     }
 
     fn deliver(&mut self, bytes: &[u8], kind: Kind, piece: Piece, whole: bool, now_us: u32) {
-        if kind == Kind::Push || self.link.passthrough.get() {
+        // An error that no request waits for is the answer to a SUBSCRIBE, which has no slot.
+        let out_of_band = kind == Kind::Push
+            || self.link.passthrough.get()
+            || kind == Kind::Error && self.link.slots.borrow().is_empty();
+        if out_of_band {
             let owner = self.link.owner.borrow().clone();
             if let Some(owner) = owner
                 && owner.push(bytes, piece) == Flush::Wanted
@@ -319,9 +325,9 @@ impl Driver {
                 // A reply that nobody asked for says that the upstream is about to close (maxclients, shutdown).
                 let Some(slot) = slots.front() else { return };
                 let recipient = Rc::clone(&slot.recipient);
-                let seq = slot.seq;
+                let (seq, class) = (slot.seq, slot.class);
                 drop(slots);
-                if recipient.reply(seq, bytes, piece) == Flush::Wanted {
+                if recipient.reply(seq, bytes, piece, class) == Flush::Wanted {
                     self.flushes.push(recipient);
                 }
             }
@@ -331,13 +337,13 @@ impl Driver {
                 let stats = &self.local.worker().stats;
                 stats.answered(now_us.wrapping_sub(slot.sent_us));
                 let flush = match (whole && kind == Kind::Error).then(|| self.sign(bytes)).flatten() {
-                    None => slot.recipient.reply(slot.seq, bytes, piece),
+                    None => slot.recipient.reply(slot.seq, bytes, piece, slot.class),
                     Some(sign) => self.not_executed(&slot, sign),
                 };
                 let mut out = self.link.out.borrow_mut();
                 let keep = slot.start + u64::from(slot.len);
                 // Of a streamed request nothing is kept, and nothing follows it.
-                let keep = keep.max(out.base).min(out.end());
+                let keep = keep.max(out.base).min(out.sent);
                 out.forget(keep);
                 if flush == Flush::Wanted {
                     self.flushes.push(slot.recipient);
@@ -348,14 +354,23 @@ impl Driver {
 
     /// An error that says that the upstream, not the command, is at fault.
     fn sign(&self, error: &[u8]) -> Option<Sign> {
-        let sign = match error.get(1..5)? {
-            b"LOAD" if error.starts_with(b"-LOADING ") => Sign::Loading,
-            b"READ" if error.starts_with(b"-READONLY ") => Sign::Demoted,
-            b"MAST" if error.starts_with(b"-MASTERDOWN ") => Sign::MasterDown,
-            b"CLUS" if error.starts_with(b"-CLUSTERDOWN ") => Sign::ClusterDown,
-            _ => return None,
+        let text = error.strip_prefix(b"-")?;
+        let class = ErrorClass::of(text.strip_suffix(b"\r\n").unwrap_or(text));
+        let role = if self.replica {
+            UpstreamRole::Replica
+        } else {
+            UpstreamRole::Master
         };
-        (sign != Sign::Demoted || !self.replica).then_some(sign)
+        if class.client_effect(role) != ClientEffect::AnswerAsDown {
+            return None;
+        }
+        match class {
+            ErrorClass::NotExecuted(Unavailable::Loading) => Some(Sign::Loading),
+            ErrorClass::NotExecuted(Unavailable::Readonly | Unavailable::Unblocked) => Some(Sign::Demoted),
+            ErrorClass::NotExecuted(Unavailable::Masterdown) => Some(Sign::MasterDown),
+            ErrorClass::NotExecuted(Unavailable::Clusterdown) => Some(Sign::ClusterDown),
+            _ => None,
+        }
     }
 
     fn not_executed(&self, slot: &Slot, sign: Sign) -> Flush {
@@ -382,25 +397,25 @@ impl Driver {
         }
         let out = self.link.out.take();
         // What was never sent stands behind nothing.
-        let verdicts: Vec<Verdict> = slots
+        let fates: Vec<Fate> = slots
             .iter()
             .rev()
             .map(|slot| {
                 if slot.len > 0 && slot.start + u64::from(slot.len) > out.sent {
-                    Verdict::Again
+                    Fate::Again
                 } else {
                     slot.recipient.judge(slot.class)
                 }
             })
             .collect();
-        for (slot, verdict) in slots.iter().zip(verdicts.iter().rev()) {
+        for (slot, fate) in slots.iter().zip(fates.iter().rev()) {
             // What was never sent is not lost.
             if slot.len > 0 && slot.start + u64::from(slot.len) > out.sent {
                 slot.recipient.taken_back(slot.seq, out.request(slot), slot.class);
                 continue;
             }
-            let verdict = if slot.len == 0 { Verdict::Answer } else { *verdict };
-            slot.recipient.lost(slot.seq, out.request(slot), slot.class, verdict);
+            let fate = if slot.len == 0 { Fate::Uncertain } else { *fate };
+            slot.recipient.lost(slot.seq, out.request(slot), slot.class, fate);
         }
         for slot in &slots {
             slot.recipient.flush();
