@@ -24,13 +24,13 @@ impl Task {
             && !self.state.is_bound()
             && ask.request.frame().len() <= self.session.settings.limits.lane_request_bytes_max
         {
-            return self.to_lane(ask);
+            return self.via_lane(ask);
         }
         self.forward_bound(ask, placement)
     }
 
     #[inline]
-    pub(super) fn to_lane(&mut self, ask: &Ask<'_>) -> Routed {
+    pub(super) fn via_lane(&mut self, ask: &Ask<'_>) -> Routed {
         let lane = self.lane();
         if !self.take_home(Home::Link(lane.id)) {
             return Routed::Park;
@@ -60,7 +60,7 @@ impl Task {
                 .name()
                 .is_some_and(|name| is_subscription(name) || matches!(name, Name::Quit | Name::Reset))
         {
-            return self.to_subscribed(ask);
+            return self.pass_subscribed(ask);
         }
         if let Some(name) = ask.name()
             && placement == Placement::Session
@@ -77,7 +77,7 @@ impl Task {
                 && self.state.pinned == Pinned::Feed
             || self.session.confirmations.get() > 0 && self.state.key.protocol == Protocol::Resp2
         {
-            return self.to_subscribed(ask);
+            return self.pass_subscribed(ask);
         }
         if self.session.confirmations.get() > 0 {
             return Routed::Park;
@@ -86,17 +86,17 @@ impl Task {
             return self.answer_locally(ask);
         }
         if self.state.is_bound() {
-            return self.to_dedicated(ask, placement);
+            return self.via_dedicated(ask, placement);
         }
         match placement {
             Placement::Lane if ask.request.frame().len() <= self.session.settings.limits.lane_request_bytes_max => {
                 if !self.release_dedicated() {
                     return Routed::Park;
                 }
-                self.to_lane(ask)
+                self.via_lane(ask)
             }
             Placement::Lane | Placement::Dedicated | Placement::Script | Placement::Session => {
-                self.to_dedicated(ask, placement)
+                self.via_dedicated(ask, placement)
             }
         }
     }
@@ -166,7 +166,7 @@ impl Task {
         true
     }
 
-    pub(super) fn to_dedicated(&mut self, ask: &Ask<'_>, placement: Placement) -> Routed {
+    pub(super) fn via_dedicated(&mut self, ask: &Ask<'_>, placement: Placement) -> Routed {
         if ask.name().is_some_and(needs_identity) && self.state.pinned == Pinned::No && !self.pin(ask.name()) {
             return Routed::Park;
         }
@@ -270,7 +270,7 @@ impl Task {
     /// SUBSCRIBE and its family: confirmed out of band.
     pub(super) fn subscribe(&mut self, ask: &Ask<'_>, name: Name) -> Routed {
         if ask.spec.is_some_and(|spec| !command::arity_ok(spec, &ask.request)) || self.in_transaction() {
-            return self.to_dedicated(ask, Placement::Dedicated);
+            return self.via_dedicated(ask, Placement::Dedicated);
         }
         // Nothing tells whose an error would be, and in RESP2 a confirmation from a reply: nothing else may be under way.
         if !self.session.is_settled() || !self.session.is_answered() || self.session.confirmations.get() > 0 {
@@ -293,7 +293,7 @@ impl Task {
     }
 
     /// In the subscribed mode of RESP2 everything is passed on, and everything that comes is passed back.
-    fn to_subscribed(&mut self, ask: &Ask<'_>) -> Routed {
+    fn pass_subscribed(&mut self, ask: &Ask<'_>) -> Routed {
         if self.state.subscriptions.is_empty() && self.state.pinned != Pinned::Feed {
             // The last confirmation ends the mode.
             if self.session.confirmations.get() > 0 {
@@ -351,7 +351,7 @@ impl Task {
         if !self.state.is_bound() && (!begins || refused) {
             // Redis's own error (or its OK, for UNWATCH), which a lane can bring as well.
             return if self.release_dedicated() {
-                self.to_lane(ask)
+                self.via_lane(ask)
             } else {
                 Routed::Park
             };

@@ -381,7 +381,7 @@ impl Task {
     }
 
     pub(super) fn queue_upstream(&mut self, ask: &Ask<'_>) -> Routed {
-        self.to_dedicated(ask, Placement::Dedicated)
+        self.via_dedicated(ask, Placement::Dedicated)
     }
 }
 

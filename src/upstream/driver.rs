@@ -25,7 +25,7 @@ const READS_PER_TURN: usize = 8;
 #[derive(Debug)]
 enum End {
     /// The upstream closed it: it will read nothing more from it.
-    EndOfFile,
+    ClosedByPeer,
     Broken,
     /// What came is no RESP.
     NotResp,
@@ -250,7 +250,7 @@ impl Driver {
             }
             let mut scratch = local.turn.scratch.borrow_mut();
             let read = match ready!(self.reader.poll_read(cx, &mut scratch)) {
-                Ok(0) => return Poll::Ready(End::EndOfFile),
+                Ok(0) => return Poll::Ready(End::ClosedByPeer),
                 Ok(read) => read,
                 Err(_) => return Poll::Ready(End::Broken),
             };
@@ -385,14 +385,14 @@ impl Driver {
         let was = self.link.state.replace(LinkState::Dead);
         let slots = self.link.slots.take();
         match end {
-            End::EndOfFile => self.local.shared.connections.closed(ticket),
+            End::ClosedByPeer => self.local.shared.connections.closed(ticket),
             // Stays on the file until the fence has another proof.
             End::Broken | End::NotResp | End::DrainedTooLong => {}
         }
         if was == LinkState::Up && !slots.is_empty() {
             self.local.shared.report(match end {
                 End::NotResp => Sign::NotAccepted,
-                End::EndOfFile | End::Broken | End::DrainedTooLong => Sign::Reset,
+                End::ClosedByPeer | End::Broken | End::DrainedTooLong => Sign::Reset,
             });
         }
         let out = self.link.out.take();
