@@ -1,6 +1,5 @@
 //! The task that owns a link's sockets: dials, writes what sessions pushed, hands them the replies, and tells the end.
 
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -8,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::time::{Sleep, sleep, sleep_until};
 
 use super::connections::Ticket;
-use super::dial::{DialError, Dialled, Facts, Handshake, Role, dial};
+use super::dial::{DialError, Dialled, Facts, Handshake, Role, dial_counted};
 use super::health::unusable;
 use super::io::{Reader, Writer};
 use super::link::{Fate, Flush, InFlight, Link, LinkKind, LinkState, Piece, Recipient, Slot};
@@ -17,6 +16,7 @@ use super::shared::{Shared, Sign};
 use super::stats;
 use crate::breaker::{ClientEffect, ErrorClass, HardSign, Trouble, Unavailable, UpstreamRole};
 use crate::resp::reply::{Found, Kind, Scanner};
+use crate::telemetry::ConnectResult;
 
 /// Reads of one connection before others get their turn.
 const READS_PER_TURN: usize = 8;
@@ -77,7 +77,7 @@ async fn open(link: &Rc<Link>, local: &Rc<Local>) -> Result<(Dialled, Ticket), F
         protocol: link.key.protocol,
         db: link.key.db,
     };
-    let dialled = dial(&shared.target.address, &handshake, shared.target.timeouts.connect).await;
+    let dialled = dial_counted(&shared.target, &handshake).await;
     // The generation may have moved on meanwhile; nothing has been sent then, and nothing will be.
     local.look();
     let dialled = dialled.map_err(Failure::Dial)?;
@@ -130,14 +130,16 @@ impl Failure {
                     local.dial_failed();
                 }
                 match &error {
-                    DialError::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                        local.shared.report(Sign::ConnectionRefused);
-                    }
-                    DialError::Connect(_) => local.shared.report(Sign::ConnectFailed),
-                    DialError::Silence(_) => local.shared.report(Sign::ConnectTimeout),
-                    DialError::Handshake(_) => local.shared.report(Sign::Reset),
-                    DialError::NotAccepted(_) => local.shared.report(Sign::NotAccepted),
                     DialError::PasswordOwed(text) | DialError::Refused(text) => refusal = Some(text.clone()),
+                    DialError::NotAccepted(_) => local.shared.report(Sign::NotAccepted),
+                    DialError::Connect(_) | DialError::Silence(_) | DialError::Handshake(_) => {
+                        local.shared.report(match error.kind() {
+                            ConnectResult::Refused => Sign::ConnectionRefused,
+                            ConnectResult::Timeout => Sign::ConnectTimeout,
+                            ConnectResult::Unreachable | ConnectResult::Name => Sign::ConnectFailed,
+                            ConnectResult::Handshake | ConnectResult::Ok => Sign::Reset,
+                        });
+                    }
                 }
             }
             Self::NotOnFile => local.dial_failed(),
