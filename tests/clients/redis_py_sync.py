@@ -63,7 +63,7 @@ def while_down(name, r):
     check(f"{name}: hgetall", r.hgetall("h"), {})
     check(f"{name}: mget", r.mget("a", "b"), [None, None])
     check(f"{name}: set", r.set(f"{name}:set", "queued"), True)
-    check(f"{name}: setex", r.setex(f"{name}:setex", 100, "queued"), True)
+    check(f"{name}: setex", r.set(f"{name}:setex", "queued", ex=100), True)
     check(f"{name}: rpush", r.rpush("queue", name), 1)
     check(f"{name}: blpop", r.blpop("nothing", timeout=1), None)
     with r.pipeline(transaction=True) as pipe:
