@@ -3,7 +3,8 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::thread;
 use std::time::Duration;
 
@@ -72,7 +73,7 @@ impl std::fmt::Debug for Part {
 #[derive(Debug)]
 pub struct Worker {
     pub inbox: mpsc::Sender<ToWorker>,
-    thread: thread::JoinHandle<()>,
+    is_ended: Arc<AtomicBool>,
 }
 
 impl Worker {
@@ -83,7 +84,7 @@ impl Worker {
 
     #[must_use]
     pub fn is_ended(&self) -> bool {
-        self.thread.is_finished()
+        self.is_ended.load(Acquire)
     }
 }
 
@@ -93,19 +94,34 @@ impl Worker {
 /// Those of starting a thread or a runtime.
 pub fn start(index: usize, parts: Vec<Part>) -> io::Result<Worker> {
     let (inbox, receiver) = mpsc::channel(NEW_CLIENTS_MAX);
+    let owners: Vec<OwnerHandle> = parts.iter().map(|part| part.owner.clone()).collect();
+    let is_ended = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&is_ended);
     let runtime = move || {
         Builder::new_current_thread()
             .enable_all()
             .event_interval(EVENT_INTERVAL)
             .build_local(LocalOptions::default())
     };
-    let thread = thread::Builder::new()
-        .name(format!("worker-{index}"))
-        .spawn(move || match runtime() {
+    thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        match runtime() {
             Ok(runtime) => runtime.block_on(work(index, parts, receiver)),
             Err(error) => tracing::error!(%error, "a worker has no runtime"),
-        })?;
-    Ok(Worker { inbox, thread })
+        }
+        flag.store(true, Release);
+        stand_aside(index, &owners);
+    })?;
+    Ok(Worker { inbox, is_ended })
+}
+
+/// A worker that has ended writes to no connection any more, and goes on saying so: others wait for its confirmation.
+fn stand_aside(index: usize, owners: &[OwnerHandle]) {
+    while owners.iter().any(OwnerHandle::is_running) {
+        for owner in owners {
+            owner.confirm(index, owner.generation());
+        }
+        thread::sleep(STOP_LOOK);
+    }
 }
 
 /// Tasks run between two looks at the sockets: many, so that what one look brought is written together.

@@ -155,7 +155,7 @@ impl Task {
 
     /// Journals a write, or answers why not.
     fn journal(&mut self, ask: &Ask<'_>, rule_reply: Option<&Reply>) -> Routed {
-        if self.appender.is_full() || !self.take_home(Home::Journal) {
+        if !self.may_append() {
             return Routed::Park;
         }
         let Some(spec) = ask.spec else { return self.refuse(ask) };
@@ -175,6 +175,17 @@ impl Task {
             Write::Error => self.answer(ask, &reply, Route::Neutral),
             Write::Refused => self.answer(ask, &reply, Route::Rejected),
         }
+    }
+
+    /// Whether a record may go to the journal now. Not while one of an older generation is out: refused, it would come behind this one.
+    pub(super) fn may_append(&self) -> bool {
+        let generation = self.session.local.generation();
+        let settled = self.session.is_settled() || self.session.append_generation.get() == generation;
+        if self.appender.is_full() || !settled || !self.take_home(Home::Journal) {
+            return false;
+        }
+        self.session.append_generation.set(generation);
+        true
     }
 
     /// Hands a record to the journal; the reply follows its acknowledgement.

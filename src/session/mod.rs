@@ -13,6 +13,7 @@ mod output;
 mod pubsub;
 mod route;
 mod state;
+mod streaming;
 mod task;
 mod transaction;
 
@@ -20,6 +21,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
+use std::time::Instant;
 
 use crate::outage::rules::Rules;
 use crate::resp::scan;
@@ -115,6 +117,10 @@ struct Session {
     dead: Cell<bool>,
     /// While the requests lost with a connection are judged: a write of this session stands behind.
     write_behind: Cell<bool>,
+    /// The generation of the appends in flight.
+    append_generation: Cell<u64>,
+    /// Since when requests have come back that no connection would take.
+    taken_back_since: Cell<Option<Instant>>,
     /// The newest write that the upstream has answered.
     last_write_answered: Cell<Option<u64>>,
     select_in_exec: Cell<SelectInExec>,
@@ -299,6 +305,7 @@ fn command_name(request: &[u8]) -> String {
 impl Recipient for Session {
     #[inline]
     fn reply(&self, seq: u64, bytes: &[u8], piece: Piece, class: InFlight) -> Flush {
+        self.taken_back_since.set(None);
         if class == InFlight::Write {
             self.write_answered(seq, bytes);
         }
@@ -363,6 +370,9 @@ impl Recipient for Session {
 
     fn taken_back(&self, seq: u64, request: &[u8], class: InFlight) {
         self.write_behind.set(false);
+        if self.taken_back_since.get().is_none() {
+            self.taken_back_since.set(Some(Instant::now()));
+        }
         self.retry(seq, request, class, RetryReason::NotSent);
     }
 

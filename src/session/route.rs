@@ -100,8 +100,13 @@ impl Task {
             spec: command::lookup(&request),
             came_back: Some((retry.seq, retry.class)),
         };
+        if !self.is_forwarding() {
+            self.session.taken_back_since.set(None);
+        }
         match retry.reason {
             RetryReason::Neutral => self.down(&ask),
+            // The breaker is CLOSED, for others are served, but no connection comes up for this session (maxclients).
+            RetryReason::NotSent if self.is_forwarding() && self.is_taken_back_for_long() => self.refuse(&ask),
             RetryReason::NotSent | RetryReason::Lost
                 if self.is_forwarding() && retry.class != InFlight::Queued && !is_transactional(ask.name()) =>
             {
@@ -137,6 +142,14 @@ impl Task {
         let shared = &self.session.local.shared;
         self.state.admission == Admission::Owed
             || shared.password_owed() && self.state.key.identity == Identity::Url && shared.target.credentials.is_none()
+    }
+
+    fn is_taken_back_for_long(&self) -> bool {
+        let limit = self.session.local.shared.target.hold_timeout;
+        self.session
+            .taken_back_since
+            .get()
+            .is_some_and(|since| since.elapsed() > limit)
     }
 
     /// What a session gets that has not said a password that is asked for. Nothing where it may pass.

@@ -10,21 +10,19 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::append::Appender;
 use super::output::Output;
 use super::state::{Admission, Pinned, State, Transaction, Watch};
+use super::streaming::Streaming;
 use super::{Home, SelectInExec, Session, Settings};
-use crate::command;
 use crate::outage::write::StreamIds;
 use crate::resp::Request;
-use crate::resp::scan::{Passed, Scan, Scanner, Stream};
+use crate::resp::scan::{Scan, Scanner};
 use crate::upstream::io::{Reader, Writer};
-use crate::upstream::link::{InFlight, Link};
+use crate::upstream::link::Link;
 use crate::upstream::stats;
 
 /// Requests are read on while a session waits, up to this: enough to see that the client is gone.
 const INPUT_WAITING_BYTES_MAX: usize = 64 << 10;
 /// Capacity that an idle client keeps.
 const INPUT_KEPT_BYTES: usize = 4 << 10;
-/// Largest request that is gathered in memory (while it cannot be streamed, for it is to be journaled).
-const GATHERED_REQUEST_BYTES_MAX: usize = 32 << 20;
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +41,6 @@ pub(super) enum Closing {
     AfterReplies,
 }
 
-/// A request that is passed on while it arrives.
-pub(super) struct Streaming {
-    stream: Stream,
-    link: Rc<Link>,
-}
-
 pub(super) struct Task {
     pub(super) session: Rc<Session>,
     pub(super) state: State,
@@ -63,7 +55,7 @@ pub(super) struct Task {
     scanner: Scanner,
     /// Received, not routed yet.
     input: Vec<u8>,
-    streaming: Option<Streaming>,
+    pub(super) streaming: Option<Streaming>,
     /// The client has shut down its sending side.
     end_of_input: bool,
     held: Option<Held>,
@@ -99,6 +91,8 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         blocked: Cell::new(false),
         dead: Cell::new(false),
         write_behind: Cell::new(false),
+        append_generation: Cell::new(0),
+        taken_back_since: Cell::new(None),
         last_write_answered: Cell::new(None),
         select_in_exec: Cell::new(SelectInExec::None),
         push_part: RefCell::default(),
@@ -390,78 +384,6 @@ impl Task {
         }
         self.scanner = scanner;
         at
-    }
-
-    /// A request that has not arrived whole: beyond the size of a lane's requests it is passed on while it arrives, unless it may have to be journaled.
-    fn incomplete(&mut self, bytes: &[u8], scanner: &mut Scanner) {
-        if bytes.len() <= self.session.settings.limits.lane_request_bytes_max {
-            return;
-        }
-        let Some(stream) = scanner.to_stream() else { return };
-        if self.owes_password() {
-            // As Redis, which takes no large argument from those it does not know.
-            let seq = self.session.issue();
-            self.session
-                .answer(seq, b"-ERR Protocol error: unauthenticated bulk length\r\n");
-            self.closing = Closing::AfterReplies;
-        } else if self.is_forwarding() && !matches!(self.state.transaction, Transaction::Cut) {
-            if !self.may_stream() {
-                self.session.parked.set(true);
-                return;
-            }
-            let name = scanner.spans().first().copied();
-            let head = name.map(|span| [span]);
-            let class = match &head {
-                Some(spans) => {
-                    let request = Request::new(bytes, spans);
-                    command::in_flight(command::lookup(&request), &request).into()
-                }
-                None => InFlight::Write,
-            };
-            let class = if matches!(self.state.transaction, Transaction::None) {
-                class
-            } else {
-                InFlight::Queued
-            };
-            let link = self.open_stream(class);
-            self.streaming = Some(Streaming { stream, link });
-            scanner.reset();
-        } else if bytes.len() > GATHERED_REQUEST_BYTES_MAX {
-            let seq = self.session.issue();
-            let upstream = &self.session.local.shared.target.name;
-            let text = format!(
-                "-UNAVAILABLE the request was not applied: it is too large to be kept while upstream \"{upstream}\" is down\r\n"
-            );
-            self.session.answer(seq, text.as_bytes());
-            self.closing = Closing::AfterReplies;
-        }
-    }
-
-    /// Passes on the bytes of a streamed request; 0 when there are none, or no room for them.
-    fn stream_on(&mut self, bytes: &[u8]) -> usize {
-        let Some(streaming) = &mut self.streaming else { return 0 };
-        if streaming.link.is_open() && streaming.link.is_full() {
-            self.session.parked.set(true);
-            return 0;
-        }
-        let (len, ended) = match streaming.stream.pass(bytes, &self.session.settings.limits.request) {
-            Ok(Passed::More(len)) => (len, false),
-            Ok(Passed::End(len)) => (len, true),
-            // The half of it that went out must not be completed by anything else.
-            Err(_) => {
-                streaming.link.abandon();
-                self.session.dead.set(true);
-                return 0;
-            }
-        };
-        // When its connection has died the rest is received, and dropped: the answer says what became of it.
-        if streaming.link.is_open() {
-            streaming.link.push_bytes(bytes.get(..len).unwrap_or_default());
-        }
-        if ended {
-            self.streaming = None;
-        }
-        len
     }
 
     /// The dedicated connection ended on its own: what was begun on it is over.

@@ -136,7 +136,7 @@ impl Task {
         if self.is_forwarding() {
             return self.exec_upstream(ask);
         }
-        if self.appender.is_full() || !self.take_home(Home::Journal) {
+        if !self.may_append() {
             return Routed::Park;
         }
         let Transaction::Here(gathered) = std::mem::take(&mut self.state.transaction) else {

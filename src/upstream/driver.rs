@@ -105,9 +105,12 @@ async fn open(link: &Rc<Link>, local: &Rc<Local>) -> Result<(Dialled, Ticket), F
 
 /// A server that would refuse everything, or is not the one that was caught up with, gets no application byte.
 fn unfit(facts: &Facts, shared: &Shared) -> Option<Sign> {
-    let known = shared.facts().run_id;
-    if matches!((&known, &facts.run_id), (Some(known), Some(now)) if known != now) {
+    let known = shared.facts();
+    if matches!((&known.run_id, &facts.run_id), (Some(known), Some(now)) if known != now) {
         return Some(Sign::Replaced);
+    }
+    if known.role == Role::Master && facts.role == Role::Replica {
+        return Some(Sign::Demoted);
     }
     match unusable(facts.ping_error.as_deref()?)? {
         Trouble::Hard(HardSign::Loading) => Some(Sign::Loading),
@@ -420,7 +423,8 @@ impl Driver {
         match end {
             End::ClosedByPeer => self.local.shared.connections.closed(ticket),
             // Stays on the file until the fence has another proof.
-            End::Broken | End::NotResp | End::DrainedTooLong => {}
+            // A plain close would go on sending what was not acknowledged.
+            End::Broken | End::NotResp | End::DrainedTooLong => self.writer.reset_on_close(),
         }
         if was == LinkState::Up && !slots.is_empty() {
             self.local.shared.report(match end {

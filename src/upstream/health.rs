@@ -39,11 +39,28 @@ pub struct Health<E> {
     breaker: Breaker,
     epoch: Instant,
     edges: E,
-    /// Replies seen so far, of all workers.
-    replies: u64,
+    pulse: Pulse,
     /// What it was when first reached: a replica that always was one is healthy.
     first_role: Option<Role>,
     last_trouble: Option<Trouble>,
+}
+
+/// When the upstream was last heard.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pulse {
+    /// Replies counted so far, of all workers.
+    replies: u64,
+    heard_at: Duration,
+}
+
+/// How a PING ended.
+enum Pinged {
+    Answered(Result<Vec<u8>, DialError>),
+    /// Nothing was heard from the upstream for `timeouts.command`, on any connection.
+    Silence,
+    /// Others are answered: it is this connection that is broken.
+    Broken,
+    Tripped(Transition),
 }
 
 impl<E> std::fmt::Debug for Health<E> {
@@ -65,7 +82,7 @@ impl<E: Edges> Health<E> {
             breaker,
             epoch,
             edges,
-            replies: 0,
+            pulse: Pulse::default(),
             first_role: None,
             last_trouble: None,
         }
@@ -217,6 +234,7 @@ impl<E: Edges> Health<E> {
     /// Returns with the trip, or with nothing when somebody else has begun a journaling generation.
     async fn until_trouble(&mut self) -> Option<Transition> {
         self.look();
+        self.pulse.heard_at = self.now();
         let mut health: Option<Conversation> = None;
         let mut ping_at = Instant::now();
         let mut tend_at = Instant::now() + PING_INTERVAL;
@@ -262,49 +280,49 @@ impl<E: Edges> Health<E> {
                 Err((trouble, _)) => return self.failed(trouble),
             }
         }
-        let conversation = health.as_mut()?;
-        let silence = self.shared.target.timeouts.command;
-        let replies_before = self.replies;
+        let mut conversation = health.take()?;
         if conversation.send(&command(&["PING"])).await.is_err() {
-            *health = None;
             return self.sign(Sign::Reset);
         }
-        let deadline = Instant::now() + silence;
-        let mut answer = Box::pin(conversation.next_reply(ANSWER_BYTES_MAX));
-        let answered = loop {
-            tokio::select! {
-                answered = &mut answer => break Some(answered),
-                sign = self.signs.recv() => {
-                    let now = self.epoch.elapsed();
-                    self.replies = count_replies(&self.shared, self.replies, &mut self.breaker, now);
-                    if let Some(transition) = sign.and_then(|sign| apply(&mut self.breaker, sign, now)) {
-                        return Some(transition);
-                    }
-                }
-                () = sleep_until(deadline) => break None,
-            }
-        };
-        drop(answer);
-        match answered {
-            Some(Ok(reply)) => {
+        match self.pinged(&mut conversation).await {
+            Pinged::Answered(Ok(reply)) => {
+                self.pulse.heard_at = self.now();
+                *health = Some(conversation);
                 let trouble = error_text(&reply).and_then(|text| unusable(&text));
                 trouble.and_then(|trouble| self.failed(trouble))
             }
-            Some(Err(_)) => {
-                *health = None;
+            Pinged::Answered(Err(_)) => {
                 self.look();
                 self.sign(Sign::Reset)
             }
-            None => {
-                *health = None;
-                self.look();
-                // Others are answered meanwhile: the health connection is the one that is broken.
-                if self.replies != replies_before {
-                    return None;
+            Pinged::Silence => self.failed(Trouble::Silence),
+            Pinged::Broken => None,
+            Pinged::Tripped(transition) => Some(transition),
+        }
+    }
+
+    /// Waits for the answer to a PING, and for its absence to mean something; listens to signs meanwhile.
+    async fn pinged(&mut self, conversation: &mut Conversation) -> Pinged {
+        let silence = self.shared.target.timeouts.command;
+        let sent_at = self.now();
+        let mut answer = std::pin::pin!(conversation.next_reply(ANSWER_BYTES_MAX));
+        loop {
+            tokio::select! {
+                answered = &mut answer => return Pinged::Answered(answered),
+                sign = self.signs.recv() => {
+                    self.look();
+                    if let Some(transition) = sign.and_then(|sign| self.sign(sign)) {
+                        return Pinged::Tripped(transition);
+                    }
                 }
-                self.trouble(Trouble::Silence);
-                let now = self.now();
-                self.breaker.silence(now)
+                () = tokio::time::sleep(LOOK_INTERVAL) => self.look(),
+            }
+            let now = self.now();
+            if now.saturating_sub(self.pulse.heard_at.max(sent_at)) >= silence {
+                return Pinged::Silence;
+            }
+            if now.saturating_sub(sent_at) >= silence * 3 {
+                return Pinged::Broken;
             }
         }
     }
@@ -316,7 +334,12 @@ impl<E: Edges> Health<E> {
     fn failed(&mut self, trouble: Trouble) -> Option<Transition> {
         self.trouble(trouble);
         let now = self.now();
+        let unheard = now.saturating_sub(self.pulse.heard_at);
         match trouble {
+            // Connected by the kernel, and nothing heard since long before: it is the upstream that is silent.
+            Trouble::Soft(Failure::ConnectTimeout) if unheard >= self.shared.target.timeouts.command => {
+                self.breaker.silence(now)
+            }
             Trouble::Hard(sign) => self.breaker.hard(sign, now),
             Trouble::Soft(failure) => self.breaker.failure(failure, now),
             Trouble::Silence => self.breaker.silence(now),
@@ -332,20 +355,17 @@ impl<E: Edges> Health<E> {
     /// Tells the breaker of the replies since the last look.
     fn look(&mut self) {
         let now = self.now();
-        self.replies = count_replies(&self.shared, self.replies, &mut self.breaker, now);
+        let replies: u64 = self
+            .shared
+            .workers
+            .iter()
+            .map(|worker| worker.stats.replies.load(Relaxed))
+            .sum();
+        if replies > self.pulse.replies {
+            self.breaker.successes(replies - self.pulse.replies, now);
+            self.pulse = Pulse { replies, heard_at: now };
+        }
     }
-}
-
-fn count_replies(shared: &Shared, before: u64, breaker: &mut Breaker, now: Duration) -> u64 {
-    let replies = shared
-        .workers
-        .iter()
-        .map(|worker| worker.stats.replies.load(Relaxed))
-        .sum::<u64>();
-    if replies > before {
-        breaker.successes(replies - before, now);
-    }
-    replies
 }
 
 fn apply(breaker: &mut Breaker, sign: Sign, now: Duration) -> Option<Transition> {
