@@ -17,7 +17,7 @@
 //!   the upstream, nor what a neutral reply looks like.
 //! - [`replay`] takes the journal to Redis: fence, marker, batches, pace, dead letters. It must not know sessions.
 //! - [`upstream`] dials and owns lanes, dedicated connections, the connection file and the health owner. It must not know what a command means
-//!   beyond what its loss means. Of the journal it holds the owner's handle, for the generation.
+//!   beyond what its loss means. Of the journal it knows the generation's counter.
 //! - [`outage`] (pure) decides what is told to a client while the upstream is down, what a write becomes in the journal, and what rules change.
 //!   It knows [`command`] (pure: the table, key positions, placement) and [`resp`] (pure: frames, limits, writers).
 //! - [`breaker`] (pure) has states, window, backoff, and what an outcome means. Time and randomness are arguments.
@@ -72,8 +72,8 @@
 //! 8. Nothing sent before a failure can be applied after replay began; a connection is on file before it carries an application byte.
 //!    `bytes_sent_before_the_crash_are_fenced_by_the_next_process`, `the_fence_ends_a_frozen_connection_before_replay`,
 //!    `a_connection_without_a_proof_is_said_to_be_unproven`
-//! 9. No session that owes a password journals anything. (Remembered in the data directory whether the upstream asks for one: not built.)
-//!    No test yet.
+//! 9. No session that owes a password journals anything. Whether the upstream asks for one is remembered in the data directory.
+//!    `a_session_that_owes_a_password_journals_nothing_also_after_a_restart`
 //! 10. The pure rooms cannot fail because of the outside world.
 //!     `pure_rooms_do_not_touch_the_world`, `no_request_panics`, `no_arguments_make_a_write_panic_and_every_outcome_has_one_reply`
 //!
@@ -82,6 +82,7 @@
 //! data_dir/UPSTREAM/               mode 0700, files 0600
 //!   connections                    connections that Redis may still read from: outlives our crash
 //!   known                          salted hashes of credentials that Redis has accepted
+//!   password-owed                  there while Redis asks a password of sessions that have none
 //!   journal/lock                   one process at a time
 //!   journal/queue                  queue id (part of the marker's name), incarnations
 //!   journal/checkpoint[.recent]    how far replay got
@@ -101,7 +102,6 @@
 //! - Replies come from Redis or [`outage`], bytes in and bytes out: what passes through is framed, never decoded.
 //! - A record stores the effect, not the wish: relative expiries are absolute from acceptance on, in the upstream's time at replay.
 //! - Not an error: `LOADING`, `READONLY` after a demotion, `MASTERDOWN`, `CLUSTERDOWN` mean "not executed"; the client gets what it gets when down.
-//! - Rules do not apply inside MULTI: a transaction is neutral, one record, or refused, by the built-in table.
 
 pub mod admin;
 pub mod breaker;

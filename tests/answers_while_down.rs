@@ -445,6 +445,34 @@ fn credentials_that_redis_accepted_before_are_accepted_while_down() {
 }
 
 #[test]
+fn a_session_that_owes_a_password_journals_nothing_also_after_a_restart() {
+    let mut redis = RedisServer::start(Durability::AppendOnly);
+    check(&mut redis.client(), "CONFIG SET requirepass secret", b"+OK\r\n");
+    redis.add_options(&["--requirepass", "secret"]);
+    let mut proxy = Tideover::healthy(&redis);
+    let owed = b"-NOAUTH Authentication required.\r\n";
+    check(&mut proxy.client(), "SET k 1", owed);
+    let mut client = proxy.client();
+    check(&mut client, "AUTH secret", b"+OK\r\n");
+    check(&mut client, "SET k 2", b"+OK\r\n");
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    check(&mut proxy.client(), "SET k 3", owed);
+    proxy.restart();
+    proxy.wait_for_mode("down", DEADLINE);
+    check(&mut proxy.client(), "SET k 4", owed);
+    check(&mut proxy.client(), "RPUSH l 4", owed);
+    let mut client = proxy.client();
+    check(&mut client, "AUTH secret", b"+OK\r\n");
+    check(&mut client, "SET k 5", b"+OK\r\n");
+    assert_eq!(proxy.backlog(), 1);
+    redis.launch();
+    proxy.wait_for_recovery();
+    check(&mut client, "GET k", &bulk("5"));
+    check(&mut client, "EXISTS l", b":0\r\n");
+}
+
+#[test]
 fn a_rule_queues_what_the_table_refuses() {
     let rule =
         "[[upstream.rule]]\ncommands = [\"INCR\"]\nkeys = [\"stats:*\"]\nwhen_down = \"queue\"\nreply = \":1\"\n";
@@ -465,6 +493,36 @@ fn a_rule_queues_what_the_table_refuses() {
     proxy.wait_for_recovery();
     check(&mut redis.client(), "GET stats:hits", &bulk("5"));
     check(&mut redis.client(), "EXISTS other", b":0\r\n");
+}
+
+#[test]
+fn rules_hold_inside_a_transaction() {
+    let rules = "[[upstream.rule]]\ncommands = [\"INCR\"]\nkeys = [\"stats:*\"]\nwhen_down = \"queue\"\nreply = \":1\"\n\
+                 [[upstream.rule]]\nkeys = [\"lock:*\"]\nwhen_down = \"error\"\n";
+    let (mut redis, proxy) = down_with(&Settings {
+        more: rules.to_owned(),
+        ..Settings::default()
+    });
+    let mut client = proxy.client();
+    for line in ["MULTI", "SET a 1", "INCR stats:hits"] {
+        client.call(&line.split(' ').collect::<Vec<_>>());
+    }
+    check(&mut client, "EXEC", b"*2\r\n+OK\r\n:1\r\n");
+    for line in ["MULTI", "SET b 1", "SET lock:x 1"] {
+        client.call(&line.split(' ').collect::<Vec<_>>());
+    }
+    assert!(
+        error_text(&client.call(&["EXEC"]))
+            .unwrap()
+            .starts_with("UNAVAILABLE EXEC was not applied")
+    );
+    redis.restart();
+    proxy.wait_for_recovery();
+    check(
+        &mut redis.client(),
+        "MGET a stats:hits b lock:x",
+        b"*4\r\n$1\r\n1\r\n$1\r\n1\r\n$-1\r\n$-1\r\n",
+    );
 }
 
 #[test]

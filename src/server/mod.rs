@@ -22,7 +22,7 @@ use crate::config::Settings;
 use crate::journal::owner::OwnerHandle;
 use crate::telemetry;
 use crate::upstream::health::Health;
-use crate::upstream::shared::Shared;
+use crate::upstream::shared::{Mode, Shared};
 
 use control::ReplayControl;
 use edges::Edges;
@@ -63,6 +63,7 @@ fn start(settings: &Settings) -> Result<(), StartError> {
 struct Served {
     shared: Arc<Shared>,
     owner: OwnerHandle,
+    acceptor: tokio::task::JoinHandle<()>,
 }
 
 async fn serve(settings: &Settings, metrics: telemetry::Metrics) -> Result<(), StartError> {
@@ -84,46 +85,11 @@ async fn serve(settings: &Settings, metrics: telemetry::Metrics) -> Result<(), S
         workers.push(worker::start(index, parts).map_err(|error| format!("a worker cannot start: {error}"))?);
     }
     let workers = Rc::new(workers);
-    let (mut served, mut views, mut acceptors) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut served, mut views) = (Vec::new(), Vec::new());
     for (index, (opened, listener)) in opened.into_iter().zip(listeners).enumerate() {
-        let upstream = &settings.upstreams[index];
-        telemetry::started(&upstream.name, &upstream.listen, &upstream.url, &settings.data_dir);
-        let Opened {
-            shared,
-            owner,
-            signs,
-            replay,
-            controls,
-        } = opened;
-        let health = Health::new(
-            Arc::clone(&shared),
-            signs,
-            upstream.breaker.clone(),
-            Edges {
-                owner: owner.clone(),
-                replay,
-            },
-        );
-        tokio::task::spawn_local(health.run());
-        let acceptor = Acceptor {
-            upstream: index,
-            shared: Arc::clone(&shared),
-            workers: Rc::clone(&workers),
-            clients_max: settings.limits.clients_max,
-        };
-        acceptors.push(tokio::task::spawn_local(acceptor.run(listener)));
-        let control = ReplayControl {
-            controls,
-            owner: owner.clone(),
-        };
-        views.push(UpstreamView::new(
-            Arc::clone(&shared),
-            owner.clone(),
-            Arc::new(control),
-            upstream.listen.to_string(),
-            upstream.url.to_string(),
-        ));
-        served.push(Served { shared, owner });
+        let (upstream, view) = attach(settings, index, opened, listener, &workers);
+        served.push(upstream);
+        views.push(view);
     }
     let ready = Arc::new(Readiness::default());
     let view = Arc::new(View {
@@ -140,9 +106,59 @@ async fn serve(settings: &Settings, metrics: telemetry::Metrics) -> Result<(), S
     };
     telemetry::stopping(name);
     ready.set(Phase::Stopping);
-    acceptors.iter().for_each(tokio::task::JoinHandle::abort);
+    served.iter().for_each(|upstream| upstream.acceptor.abort());
     stop(&workers, &served, settings.shutdown_timeout).await;
     Ok(())
+}
+
+/// Starts what serves one upstream on the control thread: its health owner and its acceptor.
+fn attach(
+    settings: &Settings,
+    index: usize,
+    opened: Opened,
+    listener: Listener,
+    workers: &Rc<Vec<Worker>>,
+) -> (Served, UpstreamView) {
+    let upstream = &settings.upstreams[index];
+    telemetry::started(&upstream.name, &upstream.listen, &upstream.url, &settings.data_dir);
+    let Opened {
+        shared,
+        owner,
+        signs,
+        replay,
+        controls,
+    } = opened;
+    let edges = Edges {
+        owner: owner.clone(),
+        replay,
+    };
+    tokio::task::spawn_local(Health::new(Arc::clone(&shared), signs, upstream.breaker.clone(), edges).run());
+    let acceptor = Acceptor {
+        upstream: index,
+        shared: Arc::clone(&shared),
+        workers: Rc::clone(workers),
+        clients_max: settings.limits.clients_max,
+    };
+    let control = ReplayControl {
+        controls,
+        owner: owner.clone(),
+    };
+    let view = UpstreamView::new(
+        Arc::clone(&shared),
+        owner.clone(),
+        Arc::new(control),
+        upstream.listen.to_string(),
+        upstream.url.to_string(),
+    );
+    let acceptor = tokio::task::spawn_local(acceptor.run(listener));
+    (
+        Served {
+            shared,
+            owner,
+            acceptor,
+        },
+        view,
+    )
 }
 
 /// Publishes the workers' numbers each second.
@@ -163,14 +179,15 @@ async fn stop(workers: &[Worker], served: &[Served], limit: Duration) {
         sleep(Duration::from_millis(5)).await;
     }
     for upstream in served {
-        while Instant::now() < deadline {
+        // An upstream that is down takes nothing more.
+        while Instant::now() < deadline && !matches!(upstream.shared.mode(), Mode::Down | Mode::Probing) {
             match ask(|reply| upstream.owner.status(reply)).await {
                 Some(status) if status.journal.records > 0 => sleep(Duration::from_millis(20)).await,
                 Some(_) | None => break,
             }
         }
     }
-    for Served { shared, owner } in served {
+    for Served { shared, owner, .. } in served {
         let name = &shared.target.name;
         let Ok(Some(ended)) = timeout(Duration::from_secs(5), ask(|reply| owner.shutdown(reply))).await else {
             tracing::error!(upstream = %name, "the journal did not end in time");

@@ -4,6 +4,7 @@
 //! data_dir/NAME/journal/…     the journal, locked for this process
 //! data_dir/NAME/connections   the connection file
 //! data_dir/NAME/known         credentials that the upstream has accepted, hashed
+//! data_dir/NAME/password-owed there while the upstream asks a password of those who have none
 //! ```
 
 use std::fs::DirBuilder;

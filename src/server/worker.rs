@@ -22,6 +22,8 @@ use crate::upstream::stats::add;
 const NEW_CLIENTS_MAX: usize = 1024;
 /// How often the age of the oldest unanswered command is looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// A lane that was not used for so many ticks (a minute) ends.
+const IDLE_LANE_TICKS: u32 = 1200;
 /// Between two looks at what is still in flight while stopping.
 const STOP_LOOK: Duration = Duration::from_millis(5);
 /// Unacknowledged data towards a client for longer than this means that it is gone.
@@ -155,8 +157,13 @@ async fn work(index: usize, parts: Vec<Part>, mut receiver: mpsc::Receiver<ToWor
 }
 
 async fn tick(local: Rc<Local>) {
+    let mut ticks: u32 = 0;
     loop {
         tokio::time::sleep(TICK).await;
+        ticks = ticks.wrapping_add(1);
+        if ticks.is_multiple_of(IDLE_LANE_TICKS) {
+            local.end_idle_lanes();
+        }
         local.look();
         let age_ms = u64::try_from(local.oldest_unanswered().as_millis()).unwrap_or(u64::MAX);
         let stats = &local.worker().stats;

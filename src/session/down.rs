@@ -63,7 +63,7 @@ impl Task {
         }
     }
 
-    fn rule(&self, ask: &Ask<'_>) -> Ruled {
+    pub(super) fn rule(&self, ask: &Ask<'_>) -> Ruled {
         let rules = &self.session.settings.rules;
         let Some(spec) = ask.spec else { return Ruled::AsBuiltIn };
         if rules.is_empty() {
@@ -148,7 +148,7 @@ impl Task {
         let is_read = command::placement(ask.spec, &ask.request) == Placement::Lane
             && command::in_flight(ask.spec, &ask.request) == InFlight::Read;
         if is_read && !self.in_transaction() && !is_subscribed_mode(&self.state) {
-            return self.to_lane(ask);
+            return self.via_lane(ask);
         }
         self.down(ask)
     }

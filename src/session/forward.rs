@@ -7,11 +7,11 @@ use super::pubsub::{is_subscribed_mode, is_subscription};
 use super::route::Ask;
 use super::state::{Pinned, Transaction, Watch};
 use super::task::{Routed, Task};
-use super::{Home, Session};
+use super::{Home, SelectInExec, Session};
 use crate::command::{self, Flags, Name, Placement};
 use crate::resp::Protocol;
 use crate::upstream::dial;
-use crate::upstream::link::{Flush, InFlight, Link, Piece, Recipient, Verdict, Watched};
+use crate::upstream::link::{Fate, Flush, InFlight, Link, Piece, Recipient, Watched};
 use crate::upstream::stats::Route;
 
 impl Task {
@@ -24,13 +24,13 @@ impl Task {
             && !self.state.is_bound()
             && ask.request.frame().len() <= self.session.settings.limits.lane_request_bytes_max
         {
-            return self.to_lane(ask);
+            return self.via_lane(ask);
         }
         self.forward_bound(ask, placement)
     }
 
     #[inline]
-    pub(super) fn to_lane(&mut self, ask: &Ask<'_>) -> Routed {
+    pub(super) fn via_lane(&mut self, ask: &Ask<'_>) -> Routed {
         let lane = self.lane();
         if !self.take_home(Home::Link(lane.id)) {
             return Routed::Park;
@@ -60,7 +60,7 @@ impl Task {
                 .name()
                 .is_some_and(|name| is_subscription(name) || matches!(name, Name::Quit | Name::Reset))
         {
-            return self.to_subscribed(ask);
+            return self.pass_subscribed(ask);
         }
         if let Some(name) = ask.name()
             && placement == Placement::Session
@@ -77,23 +77,26 @@ impl Task {
                 && self.state.pinned == Pinned::Feed
             || self.session.confirmations.get() > 0 && self.state.key.protocol == Protocol::Resp2
         {
-            return self.to_subscribed(ask);
+            return self.pass_subscribed(ask);
+        }
+        if self.session.confirmations.get() > 0 {
+            return Routed::Park;
         }
         if ask.name() == Some(Name::ClientGetname) && self.state.pinned == Pinned::No && !self.in_transaction() {
             return self.answer_locally(ask);
         }
         if self.state.is_bound() {
-            return self.to_dedicated(ask, placement);
+            return self.via_dedicated(ask, placement);
         }
         match placement {
             Placement::Lane if ask.request.frame().len() <= self.session.settings.limits.lane_request_bytes_max => {
                 if !self.release_dedicated() {
                     return Routed::Park;
                 }
-                self.to_lane(ask)
+                self.via_lane(ask)
             }
             Placement::Lane | Placement::Dedicated | Placement::Script | Placement::Session => {
-                self.to_dedicated(ask, placement)
+                self.via_dedicated(ask, placement)
             }
         }
     }
@@ -163,7 +166,7 @@ impl Task {
         true
     }
 
-    pub(super) fn to_dedicated(&mut self, ask: &Ask<'_>, placement: Placement) -> Routed {
+    pub(super) fn via_dedicated(&mut self, ask: &Ask<'_>, placement: Placement) -> Routed {
         if ask.name().is_some_and(needs_identity) && self.state.pinned == Pinned::No && !self.pin(ask.name()) {
             return Routed::Park;
         }
@@ -267,10 +270,10 @@ impl Task {
     /// SUBSCRIBE and its family: confirmed out of band.
     pub(super) fn subscribe(&mut self, ask: &Ask<'_>, name: Name) -> Routed {
         if ask.spec.is_some_and(|spec| !command::arity_ok(spec, &ask.request)) || self.in_transaction() {
-            return self.to_dedicated(ask, Placement::Dedicated);
+            return self.via_dedicated(ask, Placement::Dedicated);
         }
-        // In RESP2 nothing tells a confirmation from a reply, so nothing else may be under way.
-        if self.state.key.protocol == Protocol::Resp2 && (!self.session.is_settled() || !self.session.is_answered()) {
+        // Nothing tells whose an error would be, and in RESP2 a confirmation from a reply: nothing else may be under way.
+        if !self.session.is_settled() || !self.session.is_answered() || self.session.confirmations.get() > 0 {
             return Routed::Park;
         }
         let link = self.dedicated();
@@ -279,19 +282,18 @@ impl Task {
         }
         if self.state.key.protocol == Protocol::Resp2 {
             link.set_passthrough();
-            self.session.home.set(Home::Nowhere);
         }
+        self.session.home.set(Home::Nowhere);
         let confirmations = self.state.subscriptions.apply(name, &ask.request, None);
-        self.session
-            .confirmations
-            .set(self.session.confirmations.get() + confirmations);
+        self.session.confirmations.set(confirmations);
+        self.state.unconfirmed = Some((name, ask.request.frame().to_vec()));
         self.session.local.worker().stats.routed(Route::Forwarded);
         link.push_bytes(ask.request.frame());
         Routed::Done
     }
 
     /// In the subscribed mode of RESP2 everything is passed on, and everything that comes is passed back.
-    fn to_subscribed(&mut self, ask: &Ask<'_>) -> Routed {
+    fn pass_subscribed(&mut self, ask: &Ask<'_>) -> Routed {
         if self.state.subscriptions.is_empty() && self.state.pinned != Pinned::Feed {
             // The last confirmation ends the mode.
             if self.session.confirmations.get() > 0 {
@@ -344,10 +346,12 @@ impl Task {
             }
         }
         let begins = matches!(name, Name::Multi | Name::Watch);
-        if !begins && !self.state.is_bound() {
+        let refused = ask.spec.is_some_and(|spec| !command::arity_ok(spec, &ask.request))
+            || matches!(name, Name::Exec | Name::Discard) && !self.in_transaction();
+        if !self.state.is_bound() && (!begins || refused) {
             // Redis's own error (or its OK, for UNWATCH), which a lane can bring as well.
             return if self.release_dedicated() {
-                self.to_lane(ask)
+                self.via_lane(ask)
             } else {
                 Routed::Park
             };
@@ -361,8 +365,10 @@ impl Task {
         } else {
             InFlight::Queued
         };
+        let seq = self.session.issued.get();
         self.send(&link, ask, class, Watched::Yes);
         match name {
+            _ if refused => {}
             Name::Multi => self.state.transaction = Transaction::Upstream,
             Name::Exec | Name::Discard => {
                 self.state.transaction = Transaction::None;
@@ -370,8 +376,7 @@ impl Task {
                 if let Some(db) = self.state.selected_in_transaction.take()
                     && name == Name::Exec
                 {
-                    self.state.key.db = db;
-                    self.lane = None;
+                    self.session.select_in_exec.set(SelectInExec::Awaited { seq, db });
                 }
             }
             Name::Watch if !self.in_transaction() => self.state.watch = Watch::Upstream,
@@ -405,7 +410,7 @@ fn needs_identity(name: Name) -> bool {
 pub(super) struct Ignored;
 
 impl Recipient for Ignored {
-    fn reply(&self, _: u64, _: &[u8], _: Piece) -> Flush {
+    fn reply(&self, _: u64, _: &[u8], _: Piece, _: InFlight) -> Flush {
         Flush::NotWanted
     }
     fn push(&self, _: &[u8], _: Piece) -> Flush {
@@ -413,10 +418,10 @@ impl Recipient for Ignored {
     }
     fn not_executed(&self, _: u64, _: &[u8], _: InFlight) {}
     fn taken_back(&self, _: u64, _: &[u8], _: InFlight) {}
-    fn judge(&self, _: InFlight) -> Verdict {
-        Verdict::Answer
+    fn judge(&self, _: InFlight) -> Fate {
+        Fate::Neutral
     }
-    fn lost(&self, _: u64, _: &[u8], _: InFlight, _: Verdict) {}
+    fn lost(&self, _: u64, _: &[u8], _: InFlight, _: Fate) {}
     fn denied(&self, _: u64, _: &str) {}
     fn ended(&self) {}
     fn flush(&self) {}

@@ -148,9 +148,7 @@ impl Task {
                 link.push_ignored(std::rc::Rc::new(Ignored), command, self.session.local.turn.now_us());
             }
         }
-        if let Identity::Client(credentials) = &key.identity
-            && self.is_forwarding()
-        {
+        if let Identity::Client(credentials) = &key.identity {
             self.session.local.shared.known.accepted(credentials);
         }
         self.state.key = key;
@@ -381,7 +379,7 @@ impl Task {
     }
 
     pub(super) fn queue_upstream(&mut self, ask: &Ask<'_>) -> Routed {
-        self.to_dedicated(ask, Placement::Dedicated)
+        self.via_dedicated(ask, Placement::Dedicated)
     }
 }
 

@@ -25,7 +25,7 @@ use crate::outage::rules::Rules;
 use crate::resp::scan;
 use crate::upstream::again;
 use crate::upstream::io::Writer;
-use crate::upstream::link::{Flush, InFlight, Link, Piece, Recipient, Verdict};
+use crate::upstream::link::{Fate, Flush, InFlight, Link, Piece, Recipient};
 use crate::upstream::local::Local;
 use crate::upstream::settings::Secret;
 use crate::upstream::stats;
@@ -85,6 +85,14 @@ enum Home {
     Journal,
 }
 
+/// A SELECT inside a transaction takes effect only with its EXEC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SelectInExec {
+    None,
+    Awaited { seq: u64, db: u32 },
+    Applied { db: u32 },
+}
+
 /// The part of a session that others hold: connections that bring its replies, the journal that acknowledges its writes.
 struct Session {
     /// Unique in its process; what CLIENT ID-like local answers use.
@@ -105,7 +113,12 @@ struct Session {
     dead: Cell<bool>,
     /// While the requests lost with a connection are judged: a write of this session stands behind.
     write_behind: Cell<bool>,
+    /// The newest write that the upstream has answered.
+    last_write_answered: Cell<Option<u64>>,
+    select_in_exec: Cell<SelectInExec>,
     dedicated: RefCell<Option<Rc<Link>>>,
+    /// An out-of-band frame whose rest has not come.
+    push_part: RefCell<Vec<u8>>,
     /// The dedicated connection ended on its own.
     dedicated_ended: Cell<bool>,
     /// The task waits for something that happens elsewhere.
@@ -224,6 +237,23 @@ impl Session {
         }
     }
 
+    /// The upstream has answered a write.
+    #[inline]
+    fn write_answered(&self, seq: u64, reply: &[u8]) {
+        self.last_write_answered.set(Some(seq));
+        if let SelectInExec::Awaited { seq: exec, db } = self.select_in_exec.get()
+            && exec == seq
+        {
+            // Null, or an error: nothing of the transaction was executed.
+            let applied = matches!(reply.first(), Some(b'*')) && !reply.starts_with(b"*-1");
+            self.select_in_exec.set(if applied {
+                SelectInExec::Applied { db }
+            } else {
+                SelectInExec::None
+            });
+        }
+    }
+
     /// A request whose fate is not known. The name is its command's.
     fn answer_uncertain(&self, seq: u64, request: &[u8]) {
         stats::add(&self.local.worker().stats.uncertain_answered, 1);
@@ -252,12 +282,18 @@ fn command_name(request: &[u8]) -> String {
             '?'
         }
     };
-    name.unwrap_or(b"the request").iter().take(32).map(printable).collect()
+    name.map_or_else(
+        || "the request".to_owned(),
+        |name| name.iter().take(32).map(printable).collect(),
+    )
 }
 
 impl Recipient for Session {
     #[inline]
-    fn reply(&self, seq: u64, bytes: &[u8], piece: Piece) -> Flush {
+    fn reply(&self, seq: u64, bytes: &[u8], piece: Piece, class: InFlight) -> Flush {
+        if class == InFlight::Write {
+            self.write_answered(seq, bytes);
+        }
         if self.dead.get() {
             if piece == Piece::End {
                 self.landed();
@@ -279,6 +315,24 @@ impl Recipient for Session {
     }
 
     fn push(&self, bytes: &[u8], piece: Piece) -> Flush {
+        let mut part = self.push_part.borrow_mut();
+        if piece == Piece::Part && part.len() + bytes.len() < PUSH_GATHERED_BYTES_MAX {
+            part.extend_from_slice(bytes);
+            return Flush::NotWanted;
+        }
+        let whole;
+        let bytes = if part.is_empty() {
+            bytes
+        } else {
+            part.extend_from_slice(bytes);
+            whole = std::mem::take(&mut *part);
+            &whole
+        };
+        drop(part);
+        if bytes.first() == Some(&b'-') && self.confirmations.replace(0) > 0 {
+            // A SUBSCRIBE was refused.
+            self.wake_if_parked();
+        }
         if pubsub::is_confirmation(bytes) {
             let left = self.confirmations.get().saturating_sub(1);
             self.confirmations.set(left);
@@ -304,18 +358,21 @@ impl Recipient for Session {
         self.retry(seq, request, class, RetryReason::NotSent);
     }
 
-    fn judge(&self, class: InFlight) -> Verdict {
+    fn judge(&self, class: InFlight) -> Fate {
+        let write_behind = self.write_behind.get();
         match class {
-            InFlight::Read if !self.write_behind.get() => Verdict::Again,
-            InFlight::Read | InFlight::ReadAgain => Verdict::Answer,
-            InFlight::Write | InFlight::Queued => {
+            InFlight::Read if !write_behind => Fate::Again,
+            InFlight::Read | InFlight::ReadAgain => Fate::Neutral,
+            // Behind a queued command only its EXEC is a write.
+            InFlight::Queued if !write_behind => Fate::NotApplied,
+            InFlight::Queued | InFlight::Write => {
                 self.write_behind.set(true);
-                Verdict::Answer
+                Fate::Uncertain
             }
         }
     }
 
-    fn lost(&self, seq: u64, request: &[u8], class: InFlight, verdict: Verdict) {
+    fn lost(&self, seq: u64, request: &[u8], class: InFlight, fate: Fate) {
         self.write_behind.set(false);
         if !self.output.borrow_mut().withdraw(seq) {
             self.dead.set(true);
@@ -323,17 +380,17 @@ impl Recipient for Session {
             self.wake();
             return;
         }
-        match (class, verdict) {
-            (InFlight::Read, Verdict::Again) => {
+        match fate {
+            Fate::Again => {
                 stats::add(&self.local.worker().stats.uncertain_resent, 1);
                 self.retry(seq, request, again(class), RetryReason::Lost);
             }
-            (InFlight::Read | InFlight::ReadAgain, _) => self.retry(seq, request, class, RetryReason::Neutral),
-            (InFlight::Write, _) => {
+            Fate::Neutral => self.retry(seq, request, class, RetryReason::Neutral),
+            Fate::Uncertain => {
                 self.answer_uncertain(seq, request);
                 self.landed();
             }
-            (InFlight::Queued, _) => {
+            Fate::NotApplied => {
                 let name = command_name(request);
                 let upstream = &self.local.shared.target.name;
                 let text = format!(
@@ -367,5 +424,7 @@ impl Recipient for Session {
     }
 }
 
+/// An out-of-band frame that comes in pieces is gathered up to this size, so that it can be told what it is.
+const PUSH_GATHERED_BYTES_MAX: usize = 64 << 10;
 /// Replies of a dedicated connection are read on while fewer bytes than this wait for the client.
 const ROOM_BYTES: usize = 256 << 10;

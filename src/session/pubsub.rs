@@ -3,7 +3,9 @@
 use super::state::{State, Subscriptions};
 use super::task::Task;
 use crate::command::Name;
+use crate::resp::scan::{Limits, Scan, Scanner};
 use crate::resp::{Protocol, Request, write};
+use crate::upstream::link::Piece;
 
 /// Whether an out-of-band frame confirms a (un)subscription, or answers a PING in subscribed mode.
 pub(super) fn is_confirmation(frame: &[u8]) -> bool {
@@ -145,6 +147,24 @@ pub(super) fn is_subscribed_mode(state: &State) -> bool {
 }
 
 impl Task {
+    /// Confirms the change that the connection died with: it is the session's, and made upstream with the others.
+    pub(super) fn confirm_unconfirmed(&mut self) {
+        let Some((name, frame)) = self.state.unconfirmed.take() else {
+            return;
+        };
+        let mut scanner = Scanner::default();
+        let Ok(Scan::Request { .. }) = scanner.scan(&frame, &Limits::default()) else {
+            return;
+        };
+        let request = Request::new(&frame, scanner.spans());
+        let mut out = Vec::new();
+        let protocol = self.state.key.protocol;
+        self.state
+            .subscriptions
+            .apply(name, &request, Some((&mut out, protocol)));
+        self.session.output.borrow_mut().push(&out, Piece::End);
+    }
+
     /// Makes the session's subscriptions anew on a fresh dedicated connection, without telling the client again.
     pub(super) fn renew_subscriptions(&mut self) {
         let link = self.dedicated();

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::down::is_transactional;
 use super::state::{Admission, Transaction};
 use super::task::{Closing, Routed, Task};
-use super::{Retry, RetryReason};
+use super::{Retry, RetryReason, SelectInExec};
 use crate::command::{self, Name, Spec};
 use crate::resp::scan::{Limits, Scan, Scanner};
 use crate::resp::{Request, write};
@@ -55,14 +55,24 @@ impl Task {
         {
             return Routed::Park;
         }
+        match self.session.select_in_exec.get() {
+            SelectInExec::None => {}
+            SelectInExec::Awaited { .. } if !self.session.is_settled() => return Routed::Park,
+            SelectInExec::Awaited { .. } => self.session.select_in_exec.set(SelectInExec::None),
+            SelectInExec::Applied { db } => {
+                self.session.select_in_exec.set(SelectInExec::None);
+                self.state.key.db = db;
+                self.lane = None;
+            }
+        }
         let ask = Ask {
             request: *request,
             spec: command::lookup(request),
             came_back: None,
         };
         if ask.spec.is_none() && is_http(request) {
-            // As Redis: a web page that talks to it is a browser that was misled.
-            self.closing = Closing::AfterReplies;
+            // As Redis, which leaves even earlier replies unsent: who speaks HTTP here is a browser that was misled.
+            self.session.dead.set(true);
             return Routed::Done;
         }
         if (self.state.admission == Admission::Owed || self.session.local.shared.password_owed())
@@ -105,6 +115,17 @@ impl Task {
                     return Routed::Park;
                 }
                 self.release();
+                self.refuse(&ask)
+            }
+            // A later write of this session was executed: behind it, this one would overwrite it.
+            RetryReason::NotExecuted
+                if retry.class == InFlight::Write
+                    && self
+                        .session
+                        .last_write_answered
+                        .get()
+                        .is_some_and(|answered| answered > retry.seq) =>
+            {
                 self.refuse(&ask)
             }
             RetryReason::NotSent | RetryReason::Lost | RetryReason::NotExecuted => self.not_closed(&ask),

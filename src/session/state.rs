@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::transaction::Gathered;
+use crate::command::Name;
 use crate::resp::Protocol;
 use crate::upstream::link::LinkKey;
 use crate::upstream::settings::Identity;
@@ -20,6 +21,8 @@ pub(super) struct State {
     pub(super) selected_in_transaction: Option<u32>,
     pub(super) watch: Watch,
     pub(super) subscriptions: Subscriptions,
+    /// The newest change to them that went upstream; it is confirmed here when its connection dies first.
+    pub(super) unconfirmed: Option<(Name, Vec<u8>)>,
     /// The dedicated connection is the session's for good: its identity has been asked for, or it tracks, or monitors.
     pub(super) pinned: Pinned,
     /// A blocking command is in flight: nothing is sent behind it.
@@ -97,6 +100,7 @@ impl State {
             selected_in_transaction: None,
             watch: Watch::None,
             subscriptions: Subscriptions::default(),
+            unconfirmed: None,
             pinned: Pinned::No,
             blocking: false,
             admission,

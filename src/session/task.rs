@@ -10,7 +10,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::append::Appender;
 use super::output::Output;
 use super::state::{Admission, Pinned, State, Transaction, Watch};
-use super::{Home, Session, Settings};
+use super::{Home, SelectInExec, Session, Settings};
 use crate::command;
 use crate::outage::write::StreamIds;
 use crate::resp::Request;
@@ -98,6 +98,9 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         blocked: Cell::new(false),
         dead: Cell::new(false),
         write_behind: Cell::new(false),
+        last_write_answered: Cell::new(None),
+        select_in_exec: Cell::new(SelectInExec::None),
+        push_part: RefCell::default(),
         dedicated: RefCell::default(),
         dedicated_ended: Cell::new(false),
         parked: Cell::new(false),
@@ -210,7 +213,7 @@ impl Task {
             Closing::No => {
                 self.end_of_input
                     && (session.is_answered() && !session.parked.get()
-                        || self.state.blocking
+                        || self.state.blocking && session.in_flight.get() <= 1
                         || self.held.is_some()
                         // The rest of it will not come.
                         || self.streaming.is_some() && !session.parked.get())
@@ -488,7 +491,10 @@ impl Task {
             Pinned::Identity => self.state.pinned = Pinned::No,
             Pinned::Feed => self.session.dead.set(true),
         }
-        self.session.confirmations.set(0);
+        if self.session.confirmations.replace(0) > 0 && self.session.swallowed.get() == 0 {
+            self.confirm_unconfirmed();
+        }
         self.session.swallowed.set(0);
+        self.session.push_part.borrow_mut().clear();
     }
 }

@@ -4,13 +4,15 @@ use std::rc::Rc;
 
 use super::Home;
 use super::Session;
+use super::down::Ruled;
 use super::forward::Ignored;
 use super::route::Ask;
 use super::state::{Transaction, Watch};
 use super::task::{Routed, Task};
 use crate::command::{self, Name};
 use crate::outage::effect::Effect;
-use crate::outage::write::{Write, WriteContext, write};
+use crate::outage::rules::Reply;
+use crate::outage::write::{Write, WriteContext, write_with};
 use crate::outage::{self, Answer};
 use crate::resp::scan::{Limits, Scan, Scanner};
 use crate::resp::{Protocol, Request, write as reply};
@@ -37,6 +39,15 @@ enum Judged {
     Replies(Vec<u8>),
     /// Writes only: their effects and the replies.
     Writes(Vec<Effect<'static>>, Vec<u8>),
+    Refused,
+}
+
+/// What one queued command is.
+enum Queued {
+    Read,
+    Write(Effect<'static>),
+    /// Redis refuses it for its arguments.
+    Error,
     Refused,
 }
 
@@ -173,49 +184,75 @@ impl Task {
                 return Judged::Refused;
             };
             let request = Request::new(bytes, scanner.spans());
-            let spec = command::lookup(&request);
-            let start = replies.len();
-            let upstream = self.session.local.shared.target.name.clone();
-            match outage::answer(spec, &request, self.state.key.protocol, &upstream, &mut replies) {
-                Answer::Reply => reads += 1,
-                // Nothing blocks inside a transaction; these two then answer a null string.
-                Answer::Hold { .. } => {
-                    reads += 1;
-                    let moves = matches!(spec.map(|spec| spec.id), Some(Name::Blmove | Name::Brpoplpush));
-                    if moves && self.state.key.protocol == Protocol::Resp2 {
-                        replies.truncate(start);
-                        reply::null(&mut replies, Protocol::Resp2);
-                    }
-                }
-                Answer::Refused => return Judged::Refused,
-                Answer::Session => match self.local_reply(spec.map(|spec| spec.id), &request) {
-                    Some(local) => {
-                        reads += 1;
-                        replies.extend_from_slice(&local);
-                    }
-                    None => return Judged::Refused,
-                },
-                Answer::Write => {
-                    let Some(spec) = spec else { return Judged::Refused };
-                    let mut context = WriteContext {
-                        protocol: self.state.key.protocol,
-                        upstream_name: &upstream,
-                        wall_ms: u64::try_from(wall_ms()).unwrap_or_default(),
-                        stream_ids: &mut self.stream_ids,
-                    };
-                    match write(spec, &request, &mut context, &mut replies) {
-                        Write::Journal(effect) => effects.push(effect.into_owned()),
-                        // Inside EXEC a command that fails leaves the others as they are.
-                        Write::Error => {}
-                        Write::Refused => return Judged::Refused,
-                    }
-                }
+            match self.judge_queued(&request, &mut replies) {
+                Queued::Read => reads += 1,
+                Queued::Write(effect) => effects.push(effect),
+                // Inside EXEC a command that fails leaves the others as they are.
+                Queued::Error => {}
+                Queued::Refused => return Judged::Refused,
             }
         }
         match (effects.is_empty(), reads) {
             (true, _) => Judged::Replies(replies),
             (false, 0) => Judged::Writes(effects, replies),
             (false, _) => Judged::Refused,
+        }
+    }
+
+    /// One queued command: its reply is appended, unless it is refused.
+    fn judge_queued(&mut self, request: &Request<'_>, replies: &mut Vec<u8>) -> Queued {
+        let ask = Ask {
+            request: *request,
+            spec: command::lookup(request),
+            came_back: None,
+        };
+        let protocol = self.state.key.protocol;
+        let rule_reply = match self.rule(&ask) {
+            Ruled::Error => return Queued::Refused,
+            Ruled::Queue(rule_reply) => return self.judge_write(&ask, rule_reply.as_ref(), replies),
+            Ruled::Neutral(rule_reply) => rule_reply,
+            Ruled::AsBuiltIn | Ruled::Hold => None,
+        };
+        if let Some(rule_reply) = rule_reply {
+            rule_reply.write(protocol, replies);
+            return Queued::Read;
+        }
+        let start = replies.len();
+        let upstream = &self.session.local.shared.target.name;
+        match outage::answer(ask.spec, request, protocol, upstream, replies) {
+            Answer::Reply => Queued::Read,
+            // Nothing blocks inside a transaction; these two then answer a null string.
+            Answer::Hold { .. } => {
+                if matches!(ask.name(), Some(Name::Blmove | Name::Brpoplpush)) && protocol == Protocol::Resp2 {
+                    replies.truncate(start);
+                    reply::null(replies, Protocol::Resp2);
+                }
+                Queued::Read
+            }
+            Answer::Refused => Queued::Refused,
+            Answer::Session => match self.local_reply(ask.name(), request) {
+                Some(local) => {
+                    replies.extend_from_slice(&local);
+                    Queued::Read
+                }
+                None => Queued::Refused,
+            },
+            Answer::Write => self.judge_write(&ask, None, replies),
+        }
+    }
+
+    fn judge_write(&mut self, ask: &Ask<'_>, rule_reply: Option<&Reply>, replies: &mut Vec<u8>) -> Queued {
+        let Some(spec) = ask.spec else { return Queued::Refused };
+        let mut context = WriteContext {
+            protocol: self.state.key.protocol,
+            upstream_name: &self.session.local.shared.target.name,
+            wall_ms: u64::try_from(wall_ms()).unwrap_or_default(),
+            stream_ids: &mut self.stream_ids,
+        };
+        match write_with(spec, &ask.request, rule_reply, &mut context, replies) {
+            Write::Journal(effect) => Queued::Write(effect.into_owned()),
+            Write::Error => Queued::Error,
+            Write::Refused => Queued::Refused,
         }
     }
 }

@@ -14,8 +14,10 @@ pub use super::clock::{mono_ms, wall_ms};
 use super::connections::Connection;
 use super::io::{Reader, Writer, split_tcp, split_unix};
 use super::settings::{Address, Credentials};
+use super::shared::Target;
 use crate::resp::reply::{Found, Kind, Scanner};
 use crate::resp::{Protocol, write};
+use crate::telemetry::{self, ConnectResult};
 
 /// What the replies of a handshake may take together.
 const REPLIES_BYTES_MAX: usize = 1 << 20;
@@ -96,6 +98,37 @@ pub enum DialError {
     /// What the upstream says before the first command (`ERR max number of clients reached`, `DENIED …`), or no RESP.
     #[error("not accepted: {0}")]
     NotAccepted(String),
+}
+
+impl DialError {
+    /// Under what a failed dial is counted.
+    #[must_use]
+    pub fn kind(&self) -> ConnectResult {
+        match self {
+            Self::Connect(error) => match error.kind() {
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ConnectResult::Refused,
+                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => ConnectResult::Unreachable,
+                io::ErrorKind::TimedOut => ConnectResult::Timeout,
+                io::ErrorKind::ConnectionReset => ConnectResult::Handshake,
+                _ => ConnectResult::Name,
+            },
+            Self::Silence(_) => ConnectResult::Timeout,
+            Self::Handshake(_) | Self::PasswordOwed(_) | Self::Refused(_) | Self::NotAccepted(_) => {
+                ConnectResult::Handshake
+            }
+        }
+    }
+}
+
+/// Dials an upstream, within `timeouts.connect` for everything, and counts how that went.
+///
+/// # Errors
+/// [`DialError`]; nothing is left open then.
+pub async fn dial_counted(target: &Target, handshake: &Handshake<'_>) -> Result<Dialled, DialError> {
+    let dialled = dial(&target.address, handshake, target.timeouts.connect).await;
+    let result = dialled.as_ref().map_or_else(DialError::kind, |_| ConnectResult::Ok);
+    telemetry::upstream_connects(&target.name, result);
+    dialled
 }
 
 /// Dials, within `limit` for everything.

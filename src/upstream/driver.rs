@@ -1,6 +1,5 @@
 //! The task that owns a link's sockets: dials, writes what sessions pushed, hands them the replies, and tells the end.
 
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -8,15 +7,16 @@ use std::task::{Context, Poll, ready};
 use tokio::time::{Sleep, sleep, sleep_until};
 
 use super::connections::Ticket;
-use super::dial::{DialError, Dialled, Facts, Handshake, Role, dial};
+use super::dial::{DialError, Dialled, Facts, Handshake, Role, dial_counted};
 use super::health::unusable;
 use super::io::{Reader, Writer};
-use super::link::{Flush, InFlight, Link, LinkKind, LinkState, Piece, Recipient, Slot, Verdict};
+use super::link::{Fate, Flush, InFlight, Link, LinkKind, LinkState, Piece, Recipient, Slot};
 use super::local::Local;
 use super::shared::{Shared, Sign};
 use super::stats;
-use crate::breaker::{HardSign, Trouble};
+use crate::breaker::{ClientEffect, ErrorClass, HardSign, Trouble, Unavailable, UpstreamRole};
 use crate::resp::reply::{Found, Kind, Scanner};
+use crate::telemetry::ConnectResult;
 
 /// Reads of one connection before others get their turn.
 const READS_PER_TURN: usize = 8;
@@ -25,7 +25,7 @@ const READS_PER_TURN: usize = 8;
 #[derive(Debug)]
 enum End {
     /// The upstream closed it: it will read nothing more from it.
-    EndOfFile,
+    ClosedByPeer,
     Broken,
     /// What came is no RESP.
     NotResp,
@@ -77,7 +77,7 @@ async fn open(link: &Rc<Link>, local: &Rc<Local>) -> Result<(Dialled, Ticket), F
         protocol: link.key.protocol,
         db: link.key.db,
     };
-    let dialled = dial(&shared.target.address, &handshake, shared.target.timeouts.connect).await;
+    let dialled = dial_counted(&shared.target, &handshake).await;
     // The generation may have moved on meanwhile; nothing has been sent then, and nothing will be.
     local.look();
     let dialled = dialled.map_err(Failure::Dial)?;
@@ -126,16 +126,20 @@ impl Failure {
         let mut refusal = None;
         match self {
             Self::Dial(error) => {
-                local.dial_failed();
+                if !matches!(error, DialError::PasswordOwed(_) | DialError::Refused(_)) {
+                    local.dial_failed();
+                }
                 match &error {
-                    DialError::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                        local.shared.report(Sign::ConnectionRefused);
-                    }
-                    DialError::Connect(_) => local.shared.report(Sign::ConnectFailed),
-                    DialError::Silence(_) => local.shared.report(Sign::ConnectTimeout),
-                    DialError::Handshake(_) => local.shared.report(Sign::Reset),
-                    DialError::NotAccepted(_) => local.shared.report(Sign::NotAccepted),
                     DialError::PasswordOwed(text) | DialError::Refused(text) => refusal = Some(text.clone()),
+                    DialError::NotAccepted(_) => local.shared.report(Sign::NotAccepted),
+                    DialError::Connect(_) | DialError::Silence(_) | DialError::Handshake(_) => {
+                        local.shared.report(match error.kind() {
+                            ConnectResult::Refused => Sign::ConnectionRefused,
+                            ConnectResult::Timeout => Sign::ConnectTimeout,
+                            ConnectResult::Unreachable | ConnectResult::Name => Sign::ConnectFailed,
+                            ConnectResult::Handshake | ConnectResult::Ok => Sign::Reset,
+                        });
+                    }
                 }
             }
             Self::NotOnFile => local.dial_failed(),
@@ -248,7 +252,7 @@ impl Driver {
             }
             let mut scratch = local.turn.scratch.borrow_mut();
             let read = match ready!(self.reader.poll_read(cx, &mut scratch)) {
-                Ok(0) => return Poll::Ready(End::EndOfFile),
+                Ok(0) => return Poll::Ready(End::ClosedByPeer),
                 Ok(read) => read,
                 Err(_) => return Poll::Ready(End::Broken),
             };
@@ -304,7 +308,11 @@ impl Driver {
     }
 
     fn deliver(&mut self, bytes: &[u8], kind: Kind, piece: Piece, whole: bool, now_us: u32) {
-        if kind == Kind::Push || self.link.passthrough.get() {
+        // An error that no request waits for is the answer to a SUBSCRIBE, which has no slot.
+        let out_of_band = kind == Kind::Push
+            || self.link.passthrough.get()
+            || kind == Kind::Error && self.link.slots.borrow().is_empty();
+        if out_of_band {
             let owner = self.link.owner.borrow().clone();
             if let Some(owner) = owner
                 && owner.push(bytes, piece) == Flush::Wanted
@@ -319,9 +327,9 @@ impl Driver {
                 // A reply that nobody asked for says that the upstream is about to close (maxclients, shutdown).
                 let Some(slot) = slots.front() else { return };
                 let recipient = Rc::clone(&slot.recipient);
-                let seq = slot.seq;
+                let (seq, class) = (slot.seq, slot.class);
                 drop(slots);
-                if recipient.reply(seq, bytes, piece) == Flush::Wanted {
+                if recipient.reply(seq, bytes, piece, class) == Flush::Wanted {
                     self.flushes.push(recipient);
                 }
             }
@@ -331,13 +339,13 @@ impl Driver {
                 let stats = &self.local.worker().stats;
                 stats.answered(now_us.wrapping_sub(slot.sent_us));
                 let flush = match (whole && kind == Kind::Error).then(|| self.sign(bytes)).flatten() {
-                    None => slot.recipient.reply(slot.seq, bytes, piece),
+                    None => slot.recipient.reply(slot.seq, bytes, piece, slot.class),
                     Some(sign) => self.not_executed(&slot, sign),
                 };
                 let mut out = self.link.out.borrow_mut();
                 let keep = slot.start + u64::from(slot.len);
                 // Of a streamed request nothing is kept, and nothing follows it.
-                let keep = keep.max(out.base).min(out.end());
+                let keep = keep.max(out.base).min(out.sent);
                 out.forget(keep);
                 if flush == Flush::Wanted {
                     self.flushes.push(slot.recipient);
@@ -348,14 +356,23 @@ impl Driver {
 
     /// An error that says that the upstream, not the command, is at fault.
     fn sign(&self, error: &[u8]) -> Option<Sign> {
-        let sign = match error.get(1..5)? {
-            b"LOAD" if error.starts_with(b"-LOADING ") => Sign::Loading,
-            b"READ" if error.starts_with(b"-READONLY ") => Sign::Demoted,
-            b"MAST" if error.starts_with(b"-MASTERDOWN ") => Sign::MasterDown,
-            b"CLUS" if error.starts_with(b"-CLUSTERDOWN ") => Sign::ClusterDown,
-            _ => return None,
+        let text = error.strip_prefix(b"-")?;
+        let class = ErrorClass::of(text.strip_suffix(b"\r\n").unwrap_or(text));
+        let role = if self.replica {
+            UpstreamRole::Replica
+        } else {
+            UpstreamRole::Master
         };
-        (sign != Sign::Demoted || !self.replica).then_some(sign)
+        if class.client_effect(role) != ClientEffect::AnswerAsDown {
+            return None;
+        }
+        match class {
+            ErrorClass::NotExecuted(Unavailable::Loading) => Some(Sign::Loading),
+            ErrorClass::NotExecuted(Unavailable::Readonly | Unavailable::Unblocked) => Some(Sign::Demoted),
+            ErrorClass::NotExecuted(Unavailable::Masterdown) => Some(Sign::MasterDown),
+            ErrorClass::NotExecuted(Unavailable::Clusterdown) => Some(Sign::ClusterDown),
+            _ => None,
+        }
     }
 
     fn not_executed(&self, slot: &Slot, sign: Sign) -> Flush {
@@ -370,37 +387,37 @@ impl Driver {
         let was = self.link.state.replace(LinkState::Dead);
         let slots = self.link.slots.take();
         match end {
-            End::EndOfFile => self.local.shared.connections.closed(ticket),
+            End::ClosedByPeer => self.local.shared.connections.closed(ticket),
             // Stays on the file until the fence has another proof.
             End::Broken | End::NotResp | End::DrainedTooLong => {}
         }
         if was == LinkState::Up && !slots.is_empty() {
             self.local.shared.report(match end {
                 End::NotResp => Sign::NotAccepted,
-                End::EndOfFile | End::Broken | End::DrainedTooLong => Sign::Reset,
+                End::ClosedByPeer | End::Broken | End::DrainedTooLong => Sign::Reset,
             });
         }
         let out = self.link.out.take();
         // What was never sent stands behind nothing.
-        let verdicts: Vec<Verdict> = slots
+        let fates: Vec<Fate> = slots
             .iter()
             .rev()
             .map(|slot| {
                 if slot.len > 0 && slot.start + u64::from(slot.len) > out.sent {
-                    Verdict::Again
+                    Fate::Again
                 } else {
                     slot.recipient.judge(slot.class)
                 }
             })
             .collect();
-        for (slot, verdict) in slots.iter().zip(verdicts.iter().rev()) {
+        for (slot, fate) in slots.iter().zip(fates.iter().rev()) {
             // What was never sent is not lost.
             if slot.len > 0 && slot.start + u64::from(slot.len) > out.sent {
                 slot.recipient.taken_back(slot.seq, out.request(slot), slot.class);
                 continue;
             }
-            let verdict = if slot.len == 0 { Verdict::Answer } else { *verdict };
-            slot.recipient.lost(slot.seq, out.request(slot), slot.class, verdict);
+            let fate = if slot.len == 0 { Fate::Uncertain } else { *fate };
+            slot.recipient.lost(slot.seq, out.request(slot), slot.class, fate);
         }
         for slot in &slots {
             slot.recipient.flush();

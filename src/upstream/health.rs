@@ -7,11 +7,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::dial::{Conversation, DialError, Facts, Handshake, Role, command, connect_bare, dial, error_text, value_of};
+use super::dial::{
+    Conversation, DialError, Facts, Handshake, Role, command, connect_bare, dial_counted, error_text, value_of,
+};
 use super::shared::{Mode, PasswordOwed, Shared, Sign};
 use crate::breaker::{Breaker, ErrorClass, Failure, HardSign, Transition, Trouble, Unavailable};
 use crate::resp::Protocol;
-use crate::telemetry;
+use crate::telemetry::{self, ConnectResult};
 
 /// Between two PINGs while CLOSED.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
@@ -195,7 +197,7 @@ impl<E: Edges> Health<E> {
             protocol: Protocol::Resp2,
             db: target.db,
         };
-        match dial(&target.address, &handshake, limit).await {
+        match dial_counted(target, &handshake).await {
             Ok(dialled) => {
                 self.shared.set_password_owed(PasswordOwed::No);
                 let facts = dialled.facts.clone();
@@ -373,18 +375,13 @@ pub(super) fn unusable(text: &str) -> Option<Trouble> {
 
 fn trouble_of(error: &DialError) -> Trouble {
     match error {
-        DialError::Connect(error) => match error.kind() {
-            std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound => {
-                Trouble::Hard(HardSign::ConnectionRefused)
-            }
-            std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => {
-                Trouble::Hard(HardSign::Unreachable)
-            }
-            std::io::ErrorKind::ConnectionReset => Trouble::Soft(Failure::Reset),
-            _ => Trouble::Soft(Failure::NameResolution),
+        DialError::Connect(_) | DialError::Silence(_) | DialError::Handshake(_) => match error.kind() {
+            ConnectResult::Refused => Trouble::Hard(HardSign::ConnectionRefused),
+            ConnectResult::Unreachable => Trouble::Hard(HardSign::Unreachable),
+            ConnectResult::Timeout => Trouble::Soft(Failure::ConnectTimeout),
+            ConnectResult::Name => Trouble::Soft(Failure::NameResolution),
+            ConnectResult::Handshake | ConnectResult::Ok => Trouble::Soft(Failure::Reset),
         },
-        DialError::Silence(_) => Trouble::Soft(Failure::ConnectTimeout),
-        DialError::Handshake(_) => Trouble::Soft(Failure::Reset),
         DialError::NotAccepted(text) if text.contains("max number of clients") => Trouble::Soft(Failure::MaxClients),
         DialError::NotAccepted(_) => Trouble::Soft(Failure::Protocol),
         DialError::PasswordOwed(_) | DialError::Refused(_) => Trouble::Soft(Failure::Denied),

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use sha2::{Digest, Sha256};
 
 use super::settings::Credentials;
+use super::shared::PasswordOwed;
 
 /// Identities remembered.
 const KNOWN_MAX: usize = 1024;
@@ -62,6 +63,29 @@ impl Known {
             hasher.update(part);
         }
         hex(&hasher.finalize())
+    }
+
+    /// Whether the upstream asked a password of those who have none, when last heard.
+    #[must_use]
+    pub fn is_password_owed(&self) -> bool {
+        self.owed_path().exists()
+    }
+
+    /// Remembers it beyond this process.
+    pub fn remember_password_owed(&self, owed: PasswordOwed) {
+        let path = self.owed_path();
+        let done = match owed {
+            PasswordOwed::Yes => fs::write(&path, b""),
+            PasswordOwed::No if path.exists() => fs::remove_file(&path),
+            PasswordOwed::No => Ok(()),
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "whether the upstream asks a password could not be remembered for the next start");
+        }
+    }
+
+    fn owed_path(&self) -> PathBuf {
+        self.path.with_file_name("password-owed")
     }
 
     /// Whether the upstream accepted these, and did not refuse them since.

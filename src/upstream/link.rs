@@ -49,17 +49,21 @@ pub enum Piece {
 
 /// What becomes of a request whose connection died.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is routed again.
+pub enum Fate {
+    /// A read that may be sent again: it is routed again.
     Again,
-    /// It is answered: neutrally, or with the uncertain error.
-    Answer,
+    /// A read that may not be sent again: it is answered neutrally.
+    Neutral,
+    /// A write that may have been applied.
+    Uncertain,
+    /// It was queued in a transaction whose EXEC was never sent.
+    NotApplied,
 }
 
 /// The session that a reply goes to. None of these may call back into the link.
 pub trait Recipient {
     /// Bytes of the reply to request `seq`. Returns whether [`Recipient::flush`] is to be called at the end of the turn.
-    fn reply(&self, seq: u64, bytes: &[u8], piece: Piece) -> Flush;
+    fn reply(&self, seq: u64, bytes: &[u8], piece: Piece, class: InFlight) -> Flush;
     /// Bytes of an out-of-band frame, or of anything on a connection in subscribed mode.
     fn push(&self, bytes: &[u8], piece: Piece) -> Flush;
     /// The request drew an error that says that it was not executed, and that the upstream is not to be used (LOADING, …).
@@ -67,9 +71,9 @@ pub trait Recipient {
     /// The request was not sent, not even in part where that part could run.
     fn taken_back(&self, seq: u64, request: &[u8], class: InFlight);
     /// Judges a lost request; called in reverse order of sending, before [`Recipient::lost`].
-    fn judge(&self, class: InFlight) -> Verdict;
+    fn judge(&self, class: InFlight) -> Fate;
     /// The connection died with the request on it; called in order of sending, with what [`Recipient::judge`] said.
-    fn lost(&self, seq: u64, request: &[u8], class: InFlight, verdict: Verdict);
+    fn lost(&self, seq: u64, request: &[u8], class: InFlight, verdict: Fate);
     /// The upstream does not take this identity: `error` is its reply without `-`.
     fn denied(&self, seq: u64, error: &str);
     /// The dedicated connection of this recipient ended.
@@ -178,6 +182,8 @@ pub struct Link {
     pub(super) woken: Cell<bool>,
     /// Everything that arrives is out of band (RESP2 subscribed mode, MONITOR).
     pub(super) passthrough: Cell<bool>,
+    /// Something was pushed since the last look at idle lanes.
+    pub(super) used: Cell<bool>,
     pub(super) client_id: Cell<u64>,
     /// Wakers of those who wait for the dial to be decided.
     pub(super) watchers: RefCell<Vec<Waker>>,
@@ -209,6 +215,7 @@ impl Link {
             driver: RefCell::default(),
             woken: Cell::new(false),
             passthrough: Cell::new(false),
+            used: Cell::new(true),
             client_id: Cell::new(0),
             watchers: RefCell::default(),
             refusal: RefCell::default(),
@@ -314,6 +321,7 @@ impl Link {
     /// Lets the driver run: there is something to write, room to read, or nothing to live for.
     #[inline]
     pub fn wake(&self) {
+        self.used.set(true);
         if !self.woken.replace(true)
             && let Some(waker) = self.driver.borrow().as_ref()
         {
@@ -356,8 +364,9 @@ impl Link {
                 let mut slots = self.slots.borrow_mut();
                 let sent = out.sent;
                 // A request sent in part cannot run: the connection ends in the middle of it.
+                // A streamed one is given up by its session; what of it went out may have been all.
                 let first_unsent =
-                    slots.partition_point(|slot| slot.start + u64::from(slot.len) <= sent && slot.len > 0);
+                    slots.partition_point(|slot| slot.len == 0 || slot.start + u64::from(slot.len) <= sent);
                 let unsent: Vec<Slot> = slots.drain(first_unsent..).collect();
                 let requests: Vec<Vec<u8>> = unsent.iter().map(|slot| out.request(slot).to_vec()).collect();
                 let keep = (sent - out.base) as usize;
@@ -365,11 +374,7 @@ impl Link {
                 (unsent, requests)
             };
             for (slot, request) in unsent.iter().zip(&requests) {
-                if slot.len == 0 {
-                    slot.recipient.lost(slot.seq, request, slot.class, Verdict::Answer);
-                } else {
-                    slot.recipient.taken_back(slot.seq, request, slot.class);
-                }
+                slot.recipient.taken_back(slot.seq, request, slot.class);
             }
             self.wake();
         }

@@ -7,7 +7,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::driver;
-use super::link::{Link, LinkKey, LinkKind, Recipient};
+use super::link::{Link, LinkKey, LinkKind, LinkState, Recipient};
 use super::shared::{Shared, WorkerShared};
 
 /// Bytes read from a socket at once.
@@ -226,6 +226,15 @@ impl Local {
 
     pub(super) fn dial_not_before(&self) -> Option<Instant> {
         self.dial_not_before.get()
+    }
+
+    /// Ends lanes that nobody has used since the last call: there may be one for every user and database.
+    pub fn end_idle_lanes(&self) {
+        for lane in self.lanes.borrow().iter() {
+            if !lane.used.replace(false) && lane.state() == LinkState::Up && lane.is_reusable() {
+                lane.abandon();
+            }
+        }
     }
 
     /// No more requests are taken.

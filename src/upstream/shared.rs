@@ -117,6 +117,7 @@ impl Shared {
         workers: usize,
     ) -> (Arc<Self>, mpsc::Receiver<Sign>) {
         let (signs, receiver) = mpsc::channel(SIGNS_MAX);
+        let password_owed = known.is_password_owed();
         let shared = Self {
             target,
             connections,
@@ -127,7 +128,7 @@ impl Shared {
             facts: Mutex::default(),
             last_error: Mutex::default(),
             signs,
-            password_owed: false.into(),
+            password_owed: password_owed.into(),
         };
         (Arc::new(shared), receiver)
     }
@@ -194,7 +195,10 @@ impl Shared {
     }
 
     pub fn set_password_owed(&self, owed: PasswordOwed) {
-        self.password_owed.store(owed == PasswordOwed::Yes, Ordering::Relaxed);
+        let is_owed = owed == PasswordOwed::Yes;
+        if self.password_owed.swap(is_owed, Ordering::Relaxed) != is_owed {
+            self.known.remember_password_owed(owed);
+        }
     }
 
     /// The credentials that an identity authenticates with.

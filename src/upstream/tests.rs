@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::connections::ConnectionFile;
 use super::known::Known;
-use super::link::{Flush, InFlight, Link, LinkKey, LinkState, Piece, Recipient, Verdict, Watched};
+use super::link::{Fate, Flush, InFlight, Link, LinkKey, LinkState, Piece, Recipient, Watched};
 use super::local::{Local, Turn};
 use super::settings::{Address, Identity, Timeouts};
 use super::shared::{Shared, Sign, Target};
@@ -67,7 +67,7 @@ fn said(request: &[u8]) -> String {
 }
 
 impl Recipient for Recorder {
-    fn reply(&self, seq: u64, bytes: &[u8], piece: Piece) -> Flush {
+    fn reply(&self, seq: u64, bytes: &[u8], piece: Piece, _: InFlight) -> Flush {
         self.note(format!("{piece:?} {seq} {}", plain(bytes)));
         Flush::Wanted
     }
@@ -81,17 +81,17 @@ impl Recipient for Recorder {
     fn taken_back(&self, seq: u64, request: &[u8], class: InFlight) {
         self.note(format!("taken_back {seq} {} {class:?}", said(request)));
     }
-    fn judge(&self, class: InFlight) -> Verdict {
+    fn judge(&self, class: InFlight) -> Fate {
         match class {
-            InFlight::Read if !self.write_behind.get() => Verdict::Again,
-            InFlight::Read | InFlight::ReadAgain => Verdict::Answer,
+            InFlight::Read if !self.write_behind.get() => Fate::Again,
+            InFlight::Read | InFlight::ReadAgain => Fate::Neutral,
             InFlight::Write | InFlight::Queued => {
                 self.write_behind.set(true);
-                Verdict::Answer
+                Fate::Uncertain
             }
         }
     }
-    fn lost(&self, seq: u64, request: &[u8], _: InFlight, verdict: Verdict) {
+    fn lost(&self, seq: u64, request: &[u8], _: InFlight, verdict: Fate) {
         self.note(format!("lost {seq} {} {verdict:?}", said(request)));
     }
     fn denied(&self, seq: u64, error: &str) {
@@ -126,7 +126,7 @@ impl World {
                 host: "127.0.0.1".into(),
                 port: listener.local_addr().unwrap().port(),
             },
-            db: 0,
+            db: 1,
             credentials: None,
             timeouts: Timeouts {
                 connect: HANG,
@@ -194,7 +194,7 @@ impl World {
 
 fn key() -> LinkKey {
     LinkKey {
-        db: 0,
+        db: 1,
         identity: Identity::Url,
         protocol: Protocol::Resp2,
     }
@@ -219,7 +219,7 @@ impl Redis {
             "PING" => "+PONG\r\n".into(),
             "INFO server" => bulk("# Server\r\nrun_id:aaaa\r\n"),
             "TIME" => format!("*2\r\n{}{}", bulk("1700000000"), bulk("0")),
-            "SELECT 0" => format!("{}\r\n", self.select),
+            "SELECT 1" => format!("{}\r\n", self.select),
             other => panic!("{other} is no part of the handshake"),
         }
     }
@@ -311,7 +311,7 @@ fn nothing_is_written_before_the_connection_is_on_file() {
             let request = peer.request().await;
             peer.say(&MASTER.introduction(&request)).await;
         }
-        assert_eq!(peer.request().await, "SELECT 0");
+        assert_eq!(peer.request().await, "SELECT 1");
         // Six questions are all that it sends until they are answered.
         assert!(peer.input.is_empty());
         assert_eq!(world.on_file(), 0);
@@ -369,9 +369,9 @@ fn a_generation_that_moves_during_the_dial_takes_everything_back() {
         assert_eq!(peer.request().await, "HELLO 2");
         world.move_to(3);
         assert_eq!(one.events(1).await, ["taken_back 0 SET a 1 Write"]);
-        for request in ["HELLO 2", "CLIENT INFO", "PING", "INFO server", "TIME", "SELECT 0"] {
+        for request in ["HELLO 2", "CLIENT INFO", "PING", "INFO server", "TIME", "SELECT 1"] {
             peer.say(&MASTER.introduction(request)).await;
-            if request != "SELECT 0" {
+            if request != "SELECT 1" {
                 peer.request().await;
             }
         }
@@ -406,7 +406,7 @@ fn check_lost(pushed: &'static [(&'static str, InFlight)], expected: &'static [&
 fn a_read_lost_behind_a_write_is_sent_again_and_the_write_is_uncertain() {
     check_lost(
         &[("SET b 1", InFlight::Write), ("GET a", InFlight::Read)],
-        &["lost 0 SET b 1 Answer", "lost 1 GET a Again"],
+        &["lost 0 SET b 1 Uncertain", "lost 1 GET a Again"],
     );
 }
 
@@ -414,7 +414,7 @@ fn a_read_lost_behind_a_write_is_sent_again_and_the_write_is_uncertain() {
 fn a_read_lost_before_a_write_is_answered_for_it_may_not_overtake() {
     check_lost(
         &[("GET a", InFlight::Read), ("SET b 1", InFlight::Write)],
-        &["lost 0 GET a Answer", "lost 1 SET b 1 Answer"],
+        &["lost 0 GET a Neutral", "lost 1 SET b 1 Uncertain"],
     );
 }
 
@@ -422,7 +422,7 @@ fn a_read_lost_before_a_write_is_answered_for_it_may_not_overtake() {
 fn a_read_is_sent_again_once() {
     check_lost(
         &[("GET a", InFlight::ReadAgain), ("GET b", InFlight::Read)],
-        &["lost 0 GET a Answer", "lost 1 GET b Again"],
+        &["lost 0 GET a Neutral", "lost 1 GET b Again"],
     );
 }
 
@@ -439,7 +439,7 @@ fn the_write_of_another_session_keeps_no_read_from_being_sent_again() {
         peer.request().await;
         drop(peer);
         assert_eq!(one.events(1).await, ["lost 0 GET a Again"]);
-        assert_eq!(two.events(1).await, ["lost 0 SET b 1 Answer"]);
+        assert_eq!(two.events(1).await, ["lost 0 SET b 1 Uncertain"]);
     });
 }
 
@@ -635,7 +635,7 @@ fn a_connection_that_is_reset_stays_on_file_until_the_fence_has_a_proof() {
             .set_linger(Some(Duration::ZERO))
             .unwrap();
         drop(peer);
-        assert_eq!(one.events(1).await, ["lost 0 SET a 1 Answer"]);
+        assert_eq!(one.events(1).await, ["lost 0 SET a 1 Uncertain"]);
         assert_eq!(lane.state(), LinkState::Dead);
         assert_eq!(world.on_file(), 1);
     });
