@@ -150,9 +150,9 @@ impl Writer {
                 if ended.is_some() {
                     break;
                 }
-                let mut asked_us = sent_us;
+                // In a pipeline a command waits from the reply before it on.
+                let asked_us = self.now_us();
                 if pace == Pace::OneByOne {
-                    asked_us = self.now_us();
                     client.send_raw(command);
                 }
                 match client.try_reply() {
@@ -238,6 +238,10 @@ impl Writer {
             // An element of EXEC may be an error of its own.
             None if is_transaction && last.windows(3).any(|bytes| bytes == b"\r\n-") => {
                 self.complain("EXEC", last);
+                Outcome::Uncertain
+            }
+            None if last == b"+QUEUED\r\n" => {
+                self.complain("outside a transaction, a command", last);
                 Outcome::Uncertain
             }
             None => Outcome::Acknowledged,

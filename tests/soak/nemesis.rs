@@ -40,6 +40,14 @@ pub(crate) enum Blow {
     ProxyKilled {
         down: Duration,
     },
+    /// SIGTERM, and a start when it has ended.
+    ProxyTerminated,
+    ProxyTerminatedInOutage {
+        down: Duration,
+    },
+    ProxyTerminatedWhileRedisIsFrozen {
+        before: Duration,
+    },
     ProxyKilledInReplay {
         down: Duration,
         after: Duration,
@@ -70,7 +78,7 @@ fn ms(random: &mut fastrand::Rng, from: u64, to: u64) -> Duration {
 
 impl Blow {
     pub(crate) fn draw(random: &mut fastrand::Rng) -> Self {
-        match random.u8(0..14) {
+        match random.u8(0..17) {
             0 => Self::RedisKilled {
                 down: ms(random, 0, 1500),
             },
@@ -111,6 +119,13 @@ impl Blow {
             12 => Self::ProxyKilledWhileRedisIsFrozen {
                 before: ms(random, 0, 1500),
                 after: ms(random, 0, 1500),
+            },
+            13 => Self::ProxyTerminated,
+            14 => Self::ProxyTerminatedInOutage {
+                down: ms(random, 0, 1000),
+            },
+            15 => Self::ProxyTerminatedWhileRedisIsFrozen {
+                before: ms(random, 0, 1000),
             },
             _ => Self::RedisWakesWithoutProxy {
                 before: ms(random, 0, 1500),
@@ -159,6 +174,19 @@ impl Blow {
                 }
             }
             Self::ProxyKilled { down } => restart(proxy, down),
+            Self::ProxyTerminated => terminate(proxy),
+            Self::ProxyTerminatedInOutage { down } => {
+                redis.kill();
+                std::thread::sleep(down);
+                terminate(proxy);
+                redis.restart();
+            }
+            Self::ProxyTerminatedWhileRedisIsFrozen { before } => {
+                redis.stop();
+                std::thread::sleep(before);
+                terminate(proxy);
+                redis.cont();
+            }
             Self::ProxyKilledInReplay { down, after } => {
                 kill(redis, down);
                 std::thread::sleep(after);
@@ -212,5 +240,11 @@ fn freeze(redis: &RedisServer, frozen: Duration) {
 fn restart(proxy: &mut Tideover, down: Duration) {
     proxy.kill();
     std::thread::sleep(down);
+    proxy.restart();
+}
+
+fn terminate(proxy: &mut Tideover) {
+    let status = proxy.terminate(DEADLINE);
+    assert_eq!(status.code(), Some(0), "tideover ended wrongly at SIGTERM");
     proxy.restart();
 }
