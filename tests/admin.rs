@@ -381,7 +381,12 @@ fn a_wrong_configuration_names_every_wrong_key_at_once() {
 
 #[test]
 fn wrong_usage_exits_2() {
-    for args in [["run", "--nonsense"].as_slice(), &["nonsense"], &["check"], &["queue"]] {
+    for args in [
+        ["run", "--nonsense"].as_slice(),
+        &["nonsense"],
+        &["check", "extra"],
+        &["queue"],
+    ] {
         let output = Command::new(Tideover::binary()).args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output));
     }

@@ -1,6 +1,7 @@
 //! The upstream is well: every request goes there, over a lane or over the session's dedicated connection.
 
 use std::rc::Rc;
+use std::task::Waker;
 
 use super::blocking::shortened;
 use super::pubsub::{is_subscribed_mode, is_subscription};
@@ -11,7 +12,7 @@ use super::{Home, SelectInExec, Session};
 use crate::command::{self, Flags, Name, Placement};
 use crate::resp::Protocol;
 use crate::upstream::dial;
-use crate::upstream::link::{Fate, Flush, InFlight, Link, Piece, Recipient, Watched};
+use crate::upstream::link::{Fate, Flush, InFlight, Link, LinkKind, Piece, Recipient, Watched};
 use crate::upstream::stats::Route;
 
 impl Task {
@@ -425,7 +426,8 @@ impl Recipient for Ignored {
     fn denied(&self, _: u64, _: &str) {}
     fn ended(&self) {}
     fn flush(&self) {}
-    fn has_room(&self) -> bool {
+    fn has_room(&self, _: LinkKind, _: &Waker) -> bool {
         true
     }
+    fn give_up(&self) {}
 }

@@ -25,7 +25,7 @@ use crate::outage::rules::Rules;
 use crate::resp::scan;
 use crate::upstream::again;
 use crate::upstream::io::Writer;
-use crate::upstream::link::{Fate, Flush, InFlight, Link, Piece, Recipient};
+use crate::upstream::link::{Fate, Flush, InFlight, Link, LinkKind, Piece, Recipient};
 use crate::upstream::local::Local;
 use crate::upstream::settings::Secret;
 use crate::upstream::stats;
@@ -107,6 +107,8 @@ struct Session {
     in_flight: Cell<usize>,
     home: Cell<Home>,
     waker: RefCell<Option<Waker>>,
+    /// A connection that waits for room here.
+    room_waker: RefCell<Option<Waker>>,
     /// The client's socket takes no more: the task waits until it does.
     blocked: Cell<bool>,
     /// To be closed without further ado.
@@ -219,9 +221,15 @@ impl Session {
                 return;
             }
             match self.writer.try_write(ready) {
-                Ok(written) => output.wrote(written),
+                Ok(written) => {
+                    output.wrote(written);
+                    if let Some(waker) = self.room_waker.take() {
+                        waker.wake();
+                    }
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    if output.waiting_bytes() > self.settings.limits.reply_buffer_bytes_max {
+                    // What comes from one connection is not read beyond the bound; early replies of others may add to it.
+                    if output.waiting_bytes() > self.settings.limits.reply_buffer_bytes_max * 2 {
                         self.dead.set(true);
                     }
                     if !self.blocked.replace(true) || self.dead.get() {
@@ -419,8 +427,21 @@ impl Recipient for Session {
         }
     }
 
-    fn has_room(&self) -> bool {
-        !self.blocked.get() || self.output.borrow().waiting_bytes() < ROOM_BYTES
+    fn has_room(&self, kind: LinkKind, waker: &Waker) -> bool {
+        let bytes_max = match kind {
+            LinkKind::Dedicated => ROOM_BYTES,
+            LinkKind::Lane => self.settings.limits.reply_buffer_bytes_max,
+        };
+        if self.dead.get() || !self.blocked.get() || self.output.borrow().waiting_bytes() < bytes_max {
+            return true;
+        }
+        self.room_waker.replace(Some(waker.clone()));
+        false
+    }
+
+    fn give_up(&self) {
+        self.dead.set(true);
+        self.wake();
     }
 }
 

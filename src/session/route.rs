@@ -156,11 +156,12 @@ impl Task {
     /// The upstream is not to be written to: held, journaled, answered neutrally, or refused.
     fn not_closed(&mut self, ask: &Ask<'_>) -> Routed {
         // What was forwarded is settled before anything else is done (it may yet be answered).
-        if !self.session.is_settled() && self.session.home.get() != super::Home::Journal {
+        let mode = self.session.local.shared.mode();
+        if !self.session.is_settled() && self.session.home.get() != super::Home::Journal && !self.reads_on(mode) {
             return Routed::Park;
         }
         let target = &self.session.local.shared.target;
-        match self.session.local.shared.mode() {
+        match mode {
             Mode::Starting => self.hold(ask, target.timeouts.connect),
             Mode::Down | Mode::Probing => self.down(ask),
             Mode::CatchingUp => self.catching_up(ask),
@@ -168,6 +169,12 @@ impl Task {
             // The generation is about to move.
             Mode::Healthy => self.hold(ask, target.hold_timeout),
         }
+    }
+
+    /// Whether what is in flight are reads that went upstream past a halted replay: others may follow them.
+    fn reads_on(&self, mode: Mode) -> bool {
+        let lane = self.lane.as_ref().filter(|lane| lane.is_open());
+        mode == Mode::Halted && lane.is_some_and(|lane| self.session.home.get() == super::Home::Link(lane.id))
     }
 
     /// Waits for a decision; without one in time it is as when down.

@@ -95,6 +95,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         in_flight: Cell::new(0),
         home: Cell::new(Home::Nowhere),
         waker: RefCell::default(),
+        room_waker: RefCell::default(),
         blocked: Cell::new(false),
         dead: Cell::new(false),
         write_behind: Cell::new(false),
@@ -128,6 +129,9 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
     session.dead.set(true);
     if let Some(waker) = session.waker.take() {
         local.unwait(&waker);
+    }
+    if let Some(waker) = session.room_waker.take() {
+        waker.wake();
     }
     if let Some(link) = session.dedicated.take() {
         link.abandon();
@@ -195,10 +199,6 @@ impl Task {
                 Poll::Ready(Ok(())) => self.session.write(),
                 Poll::Ready(Err(_)) => self.session.dead.set(true),
             }
-        }
-        // There is room again for what the dedicated connection brings.
-        if let Some(link) = self.session.dedicated.borrow().as_ref() {
-            link.wake();
         }
     }
 

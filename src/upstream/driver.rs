@@ -46,6 +46,7 @@ pub(super) async fn drive(link: Rc<Link>, local: Rc<Local>) {
                 input: Vec::new(),
                 flushes: Vec::new(),
                 draining: None,
+                stalled: None,
             };
             stats::add(&local.worker().stats.connections, 1);
             let end = std::future::poll_fn(|cx| driver.poll(cx)).await;
@@ -178,6 +179,8 @@ struct Driver {
     /// Who is to be flushed at the end of this turn.
     flushes: Vec<Rc<dyn Recipient>>,
     draining: Option<Pin<Box<Sleep>>>,
+    /// Since when, and for how long yet, a lane waits for a client that does not read.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Driver {
@@ -244,10 +247,34 @@ impl Driver {
         }
     }
 
+    /// Whether the one whose reply comes next takes more. Behind one that does not, a lane waits only for so long, and nobody else joins.
+    fn has_room(&mut self, cx: &mut Context<'_>) -> bool {
+        let next = match self.link.kind {
+            LinkKind::Dedicated => self.link.owner.borrow().clone(),
+            LinkKind::Lane => self.link.slots.borrow().front().map(|slot| Rc::clone(&slot.recipient)),
+        };
+        let Some(next) = next.filter(|next| !next.has_room(self.link.kind, cx.waker())) else {
+            self.stalled = None;
+            return true;
+        };
+        if self.link.kind == LinkKind::Dedicated {
+            return false;
+        }
+        self.link.detached.set(true);
+        let limit = self.local.shared.target.timeouts.command;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
+        if stalled.as_mut().poll(cx).is_ready() {
+            next.give_up();
+            self.stalled = None;
+            return true;
+        }
+        false
+    }
+
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let local = Rc::clone(&self.local);
         for _ in 0..READS_PER_TURN {
-            if self.link.owner.borrow().as_ref().is_some_and(|owner| !owner.has_room()) {
+            if !self.has_room(cx) {
                 return Poll::Pending;
             }
             let mut scratch = local.turn.scratch.borrow_mut();
@@ -347,6 +374,10 @@ impl Driver {
                 // Of a streamed request nothing is kept, and nothing follows it.
                 let keep = keep.max(out.base).min(out.sent);
                 out.forget(keep);
+                drop(out);
+                if self.link.detached.get() && self.link.slots.borrow().is_empty() {
+                    self.link.abandon();
+                }
                 if flush == Flush::Wanted {
                     self.flushes.push(slot.recipient);
                 }

@@ -80,8 +80,10 @@ pub trait Recipient {
     fn ended(&self);
     /// Writes what has been gathered.
     fn flush(&self);
-    /// Whether more replies may be read for it (dedicated connections only).
-    fn has_room(&self) -> bool;
+    /// Whether more replies may be read for it; if not, the waker is woken when that may have changed.
+    fn has_room(&self, kind: LinkKind, waker: &Waker) -> bool;
+    /// It has not read for too long: it is closed, for others wait behind it.
+    fn give_up(&self);
 }
 
 /// Whether a recipient wants to be flushed at the end of the turn.
@@ -182,6 +184,8 @@ pub struct Link {
     pub(super) woken: Cell<bool>,
     /// Everything that arrives is out of band (RESP2 subscribed mode, MONITOR).
     pub(super) passthrough: Cell<bool>,
+    /// A lane that waits for a client that does not read: those who come later take another one.
+    pub(super) detached: Cell<bool>,
     /// Something was pushed since the last look at idle lanes.
     pub(super) used: Cell<bool>,
     pub(super) client_id: Cell<u64>,
@@ -215,6 +219,7 @@ impl Link {
             driver: RefCell::default(),
             woken: Cell::new(false),
             passthrough: Cell::new(false),
+            detached: Cell::new(false),
             used: Cell::new(true),
             client_id: Cell::new(0),
             watchers: RefCell::default(),
@@ -231,7 +236,7 @@ impl Link {
     #[inline]
     #[must_use]
     pub fn is_open(&self) -> bool {
-        matches!(self.state.get(), LinkState::Dialling | LinkState::Up)
+        matches!(self.state.get(), LinkState::Dialling | LinkState::Up) && !self.detached.get()
     }
 
     /// Why the upstream refused this identity or database, when it did.
@@ -357,7 +362,7 @@ impl Link {
 
     /// Stops writing: hands unsent requests back to their sessions, keeps those sent for the answers that may still come.
     pub(super) fn retire(&self) {
-        if self.is_open() {
+        if matches!(self.state.get(), LinkState::Dialling | LinkState::Up) {
             self.state.set(LinkState::Draining);
             let (unsent, requests) = {
                 let mut out = self.out.borrow_mut();

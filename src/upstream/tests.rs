@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::connections::ConnectionFile;
 use super::known::Known;
-use super::link::{Fate, Flush, InFlight, Link, LinkKey, LinkState, Piece, Recipient, Watched};
+use super::link::{Fate, Flush, InFlight, Link, LinkKey, LinkKind, LinkState, Piece, Recipient, Watched};
 use super::local::{Local, Turn};
 use super::settings::{Address, Identity, Timeouts};
 use super::shared::{Shared, Sign, Target};
@@ -101,9 +101,10 @@ impl Recipient for Recorder {
         self.note("ended".into());
     }
     fn flush(&self) {}
-    fn has_room(&self) -> bool {
+    fn has_room(&self, _: LinkKind, _: &std::task::Waker) -> bool {
         true
     }
+    fn give_up(&self) {}
 }
 
 /// One worker's upstream, and the place where the fake Redis listens.

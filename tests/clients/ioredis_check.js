@@ -1,31 +1,10 @@
 // ioredis: `ioredis_check.js PORT`.
 "use strict";
 
-const assert = require("node:assert");
-const readline = require("node:readline");
 const { Redis } = require("ioredis");
+const { check, ask, refused, guarded } = require("./report.js");
 
 const PORT = Number(process.argv[2]);
-const answers = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-
-function check(name, got, expected) {
-  try {
-    assert.deepStrictEqual(JSON.parse(JSON.stringify(got)), expected);
-    console.log(`ok ${name}`);
-  } catch {
-    console.log(`FAIL ${name}: expected ${JSON.stringify(expected)}, got ${JSON.stringify(got)}`);
-  }
-}
-
-async function ask(question) {
-  console.log(`ask ${question}`);
-  await answers.next();
-}
-
-async function refused(name, call) {
-  const outcome = await call().then((value) => `answered ${value}`, (error) => error.message);
-  check(name, outcome.startsWith("UNAVAILABLE ") || outcome, true);
-}
 
 // Any lost connection is one too many: the proxy keeps its clients through the outage.
 function connect(name) {
@@ -86,4 +65,4 @@ async function main() {
   during.disconnect();
 }
 
-main().catch((error) => console.log(`FAIL uncaught: ${error.stack.replaceAll("\n", " | ")}`)).finally(() => process.exit(0));
+guarded(main);

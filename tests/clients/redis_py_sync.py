@@ -1,6 +1,7 @@
 """redis-py, blocking: `redis_py_sync.py PORT PROTOCOL`."""
 
 import sys
+import time
 
 import redis
 from report import ask, check, check_that, guarded
@@ -63,7 +64,7 @@ def while_down(name, r):
     check(f"{name}: hgetall", r.hgetall("h"), {})
     check(f"{name}: mget", r.mget("a", "b"), [None, None])
     check(f"{name}: set", r.set(f"{name}:set", "queued"), True)
-    check(f"{name}: setex", r.setex(f"{name}:setex", 100, "queued"), True)
+    check(f"{name}: setex", r.set(f"{name}:setex", "queued", ex=100), True)
     check(f"{name}: rpush", r.rpush("queue", name), 1)
     check(f"{name}: blpop", r.blpop("nothing", timeout=1), None)
     with r.pipeline(transaction=True) as pipe:
@@ -80,10 +81,24 @@ def while_down(name, r):
             check_that(f"{name}: {what} is refused", str(error).startswith("UNAVAILABLE "), error)
 
 
+def heard(publisher, subscriber):
+    """What a subscriber from before the outage hears, once it is subscribed upstream again."""
+    end = time.monotonic() + 10
+    while publisher.publish("kept", "hello") == 0 and time.monotonic() < end:
+        time.sleep(0.01)
+    message = None
+    while message is None and time.monotonic() < end:
+        message = subscriber.get_message(timeout=1)
+    return message and message["data"]
+
+
 def main():
     before = connect()
     while_up(before)
     before.delete("queue")
+    subscriber = before.pubsub(ignore_subscribe_messages=True)
+    subscriber.subscribe("kept")
+    subscriber.get_message(timeout=5)
     ask("down")
     while_down("before", before)
     while_down("during", connect())
@@ -93,6 +108,7 @@ def main():
         check_that(f"expiry {name}", 0 < before.ttl(f"{name}:setex") <= 100, before.ttl(f"{name}:setex"))
     check("order", before.lrange("queue", 0, -1), ["before", "before:t", "during", "during:t"])
     check("refused is not there", before.exists("lock2"), 0)
+    check("a subscription is kept", heard(before, subscriber), "hello")
     while_up(before)
 
 

@@ -37,6 +37,15 @@ const AFTER: Duration = Duration::from_secs(2);
 /// Exit code after SIGINT, as shells have it.
 const INTERRUPTED: u8 = 130;
 
+const INTRODUCTION: &str = "\
+tideover demo, 8 seconds: 4 clients, and a redis-server that dies and comes back.
+  1. Redis is well: traffic flows through.
+  2. redis-server is killed: reads get neutral answers, writes are kept on disk.
+  3. redis-server is started again: the backlog is replayed, in order.
+  4. Redis is well: traffic flows through, over the same client connections.
+  5. Every answer that the clients got is compared with what is in Redis.
+";
+
 /// Exits 0 only if every acknowledged write is in Redis once and in order.
 pub(super) fn demo() -> ExitCode {
     let runtime = match Builder::new_current_thread().enable_all().build() {
@@ -127,7 +136,7 @@ impl<'a> Story<'a> {
         let is_healthy = async |_: &mut Stage| mode(status(client).await.as_ref()) == "healthy";
         wait(stage, "tideover is healthy", is_healthy).await?;
         show.say(&format!(
-            "4 clients -> tideover {} -> redis-server {} (appendfsync always)",
+            "{INTRODUCTION}\n4 clients -> tideover {} -> redis-server {}",
             stage.listen, stage.upstream
         ))?;
         let load = Load::start(stage.listen).map_err(|error| format!("no clients: {error}"))?;
@@ -146,17 +155,17 @@ impl<'a> Story<'a> {
     }
 
     async fn outage(&mut self) -> Result<(), Failure> {
-        self.phase("Traffic flows through to Redis")?;
+        self.phase("1. Redis is well: traffic flows through")?;
         self.show.heading()?;
-        self.lines("through", BEFORE).await?;
-        self.phase("redis-server is killed (SIGKILL): neutral reads, queued writes")?;
+        self.lines(BEFORE).await?;
+        self.phase("2. redis-server is killed (SIGKILL): neutral reads, queued writes")?;
         self.stage.kill_redis().await?;
-        self.lines("outage", OUTAGE).await?;
-        self.phase("redis-server is started again: the queued writes are replayed, in order")?;
+        self.lines(OUTAGE).await?;
+        self.phase("3. redis-server is started again: the queued writes are replayed, in order")?;
         self.stage.start_redis()?;
         let deadline = Instant::now() + PATIENCE;
         while !self
-            .line("replay", REPLAY_LINE_INTERVAL)
+            .line(REPLAY_LINE_INTERVAL)
             .await?
             .is_some_and(|status| is_caught_up(&status))
         {
@@ -164,24 +173,24 @@ impl<'a> Story<'a> {
                 return Err(format!("tideover did not catch up within {} s", PATIENCE.as_secs()).into());
             }
         }
-        self.phase("CLOSED again: traffic flows through, nobody was restarted")?;
-        self.lines("through", AFTER).await
+        self.phase("4. Redis is well: traffic flows through, nobody was restarted")?;
+        self.lines(AFTER).await
     }
 
     fn phase(&self, text: &str) -> Result<(), Failure> {
         Ok(self.show.phase(text)?)
     }
 
-    async fn lines(&mut self, phase: &'static str, how_long: Duration) -> Result<(), Failure> {
+    async fn lines(&mut self, how_long: Duration) -> Result<(), Failure> {
         let end = Instant::now() + how_long;
         while Instant::now() + LINE_INTERVAL / 2 < end {
-            self.line(phase, LINE_INTERVAL).await?;
+            self.line(LINE_INTERVAL).await?;
         }
         Ok(())
     }
 
     /// One line, so long after the one before.
-    async fn line(&mut self, phase: &'static str, interval: Duration) -> Result<Option<Value>, Failure> {
+    async fn line(&mut self, interval: Duration) -> Result<Option<Value>, Failure> {
         sleep(interval.saturating_sub(self.line_at.elapsed())).await;
         let status = status(self.client).await;
         let counters = &self.load.counters;
@@ -189,7 +198,6 @@ impl<'a> Story<'a> {
         let elapsed_ms = u64::try_from(self.line_at.elapsed().as_millis()).unwrap_or(1).max(1);
         let moment = Moment {
             at: self.begin.elapsed(),
-            phase,
             state: String::new(),
             mode: String::new(),
             commands_per_s: commands.saturating_sub(self.commands) * 1000 / elapsed_ms,
@@ -208,7 +216,7 @@ impl<'a> Story<'a> {
     }
 
     async fn verdict(self) -> Result<bool, Failure> {
-        self.phase("What clients were told, compared with what is in Redis")?;
+        self.phase("5. What clients were told, compared with what is in Redis")?;
         let Self {
             stage,
             client,

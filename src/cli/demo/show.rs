@@ -9,8 +9,8 @@ use super::check::Findings;
 use super::load::Counters;
 
 /// Of the backlog's bar: records that make a cell, and cells at most.
-const CELL_RECORDS: u64 = 256;
-const CELLS_MAX: usize = 40;
+const CELL_RECORDS: u64 = 1024;
+const CELLS_MAX: usize = 8;
 
 /// Whether escape sequences are welcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,6 @@ impl Style {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Moment {
     pub(super) at: Duration,
-    pub(super) phase: &'static str,
     pub(super) state: String,
     pub(super) mode: String,
     pub(super) commands_per_s: u64,
@@ -110,8 +109,8 @@ impl Show {
 
     pub(super) fn heading(&self) -> io::Result<()> {
         let heading = format!(
-            "{:>8}  {:<9} {:<23} {:>9} {:>9} {:>8} {:>9} {:>8}",
-            "time", "phase", "breaker", "ops/s", "neutral", "queued", "replayed", "backlog"
+            "{:>5} {:<21} {:>6} {:>8} {:>7} {:>9} {:>8}",
+            "time", "breaker", "ops/s", "neutral", "queued", "replayed", "backlog"
         );
         self.say(&self.style.paint(Colour::Faint, &heading))
     }
@@ -130,10 +129,8 @@ impl Show {
             ));
         }
         let verdict = if summary.holds() {
-            self.style.paint(
-                Colour::Green,
-                "Every acknowledged write is in Redis, once and in order.",
-            )
+            self.style
+                .paint(Colour::Green, "Every acknowledged write is in Redis once and in order.")
         } else {
             self.style.paint(
                 Colour::Red,
@@ -154,11 +151,10 @@ fn line(style: Style, moment: &Moment) -> String {
     let cells = usize::try_from(moment.backlog.div_ceil(CELL_RECORDS)).unwrap_or(CELLS_MAX);
     let bar = "#".repeat(cells.min(CELLS_MAX));
     let line = format!(
-        "{:>5}.{:02}  {:<9} {} {:>9} {:>9} {:>8} {:>9} {:>8}  {}",
+        "{:>2}.{:02} {} {:>6} {:>8} {:>7} {:>9} {:>8} {}",
         moment.at.as_secs(),
         moment.at.subsec_millis() / 10,
-        moment.phase,
-        style.paint(colour, &format!("{breaker:<23}")),
+        style.paint(colour, &format!("{breaker:<21}")),
         moment.commands_per_s,
         moment.neutral,
         moment.queued,
@@ -220,14 +216,18 @@ impl Summary {
             (
                 "writes acknowledged",
                 self.acknowledged.to_string(),
-                "to 4 clients, by Redis or by the journal",
+                "to the 4 clients, by Redis or by the journal",
             ),
             (
                 "of them queued",
                 self.queued.to_string(),
-                "on disk, while Redis was away",
+                "kept on disk while Redis was away",
             ),
-            ("replayed", self.replayed.to_string(), "when it was back"),
+            (
+                "replayed",
+                self.replayed.to_string(),
+                "from disk to Redis when it was back",
+            ),
             (
                 "neutral reads",
                 self.neutral.to_string(),
@@ -236,15 +236,11 @@ impl Summary {
             (
                 "uncertain",
                 self.uncertain.to_string(),
-                "in flight at the kill: the client was told that nobody knows",
+                "in flight at the kill; clients were told",
             ),
-            (
-                "refused",
-                self.refused.to_string(),
-                "the client was told that it was not applied",
-            ),
-            ("connections lost", self.connections_lost.to_string(), "by clients"),
-            ("longest wait", longest, "of any command"),
+            ("refused", self.refused.to_string(), "error that says: not applied"),
+            ("connections lost", self.connections_lost.to_string(), "by the clients"),
+            ("longest wait", longest, "of any command, kill and recovery included"),
             ("lost", lost.to_string(), "acknowledged, but not in Redis"),
             ("doubled", doubled.to_string(), "in Redis more than once"),
             ("out of order", out_of_order.to_string(), "in Redis behind a later one"),
@@ -274,7 +270,6 @@ mod tests {
         let status = json!({"upstreams": [{"state": "half_open", "mode": "catching_up", "queue": queue}]});
         Moment {
             at: Duration::from_millis(5250),
-            phase: "back",
             state: String::new(),
             mode: String::new(),
             commands_per_s: 3400,
@@ -287,10 +282,10 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_time_phase_breaker_and_numbers_and_is_plain_where_nobody_sees_colours() {
+    fn a_line_says_time_breaker_and_numbers_and_is_plain_where_nobody_sees_colours() {
         let plain = line(Style::Plain, &moment());
         let words: Vec<&str> = plain.split_whitespace().collect();
-        let expected = "5.25 back HALF_OPEN catching up 3400 9 70 20 600 ###";
+        let expected = "5.25 HALF_OPEN catching up 3400 9 70 20 600 #";
         assert_eq!(words.join(" "), expected);
         assert!(!plain.contains('\x1b'));
         assert!(line(Style::Terminal, &moment()).contains("\x1b[33mHALF_OPEN catching up"));
