@@ -78,12 +78,3 @@ pub(super) async fn drop_letter(owner: &OwnerHandle, seq: u64) -> Result<bool, A
 pub(super) async fn generation_of_trip(owner: &OwnerHandle) -> Result<u64, AskError> {
     ask(PATIENCE, |reply| owner.trip(reply)).await
 }
-
-/// What a reply of [`super::Control`] says.
-pub(super) async fn retried(control: &dyn super::Control, letters: Vec<DeadLetter>) -> Result<u64, AskError> {
-    let answer = ask(PATIENCE, |reply| {
-        control.retry(letters, reply);
-        Ok(())
-    });
-    said(answer.await?)
-}

@@ -22,12 +22,11 @@ const PAGE_LETTERS: usize = 16;
 const TRIES_MAX: usize = 5;
 
 /// Journals the letters' records anew, behind the backlog, and gives up each letter once its record is acknowledged (a
-/// crash in between leaves both). Returns how many. The caller sees to it that sessions know why the generation is odd, and that
-/// replay follows. Expiries count from now: a letter does not say when its write was accepted.
+/// crash in between leaves both). Returns how many. The health owner sees the generation move, and has them replayed. Expiries count from now: a letter does not say when its write was accepted.
 ///
 /// # Errors
 /// Why the rest was not journaled; those are letters still.
-pub async fn journal_again(owner: &OwnerHandle, letters: Vec<DeadLetter>) -> Result<u64, String> {
+async fn journal_again(owner: &OwnerHandle, letters: Vec<DeadLetter>) -> Result<u64, String> {
     let mut journaled = 0;
     for letter in letters {
         append(owner, &letter).await?;
@@ -111,7 +110,11 @@ pub(super) async fn retry(upstream: &UpstreamView, which: Which) -> Result<Optio
     let mut retried = 0;
     match which {
         Which::One(seq) => match find(upstream, seq).await? {
-            Some(letter) => retried += ask::retried(&*upstream.control, vec![letter]).await?,
+            Some(letter) => {
+                retried += journal_again(&upstream.owner, vec![letter])
+                    .await
+                    .map_err(AskError::Failed)?
+            }
             None => return Ok(None),
         },
         Which::All => {
@@ -120,7 +123,9 @@ pub(super) async fn retry(upstream: &UpstreamView, which: Which) -> Result<Optio
             let mut after_seq = 0;
             while let Some(letters) = page(upstream, after_seq, upto_seq).await? {
                 after_seq = letters.last().map_or(upto_seq, |last| last.seq);
-                retried += ask::retried(&*upstream.control, letters).await?;
+                retried += journal_again(&upstream.owner, letters)
+                    .await
+                    .map_err(AskError::Failed)?;
             }
         }
     }

@@ -30,9 +30,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-pub use letters::journal_again;
 pub use publish::publish;
-pub use view::{Control, Fence, Phase, Readiness, UpstreamView, View};
+pub use view::{Phase, Readiness, UpstreamView, View};
 
 /// Connections at a time; one more is closed at once.
 const CONNECTIONS_MAX: usize = 64;

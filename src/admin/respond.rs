@@ -18,6 +18,7 @@ use super::record::{self, Detail};
 use super::route::{Endpoint, Refused, Verb, route};
 use super::view::{UpstreamView, View};
 use super::{letters, page, publish, queue, status};
+use crate::replay::Pause;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -77,11 +78,11 @@ async fn do_verb(view: &Arc<View>, upstream: &UpstreamView, verb: Verb) -> Respo
         Verb::Peek { records_max } => return stream(view, upstream, Form::Lines { records_max }),
         Verb::Export => return stream(view, upstream, Form::Commands),
         Verb::Pause => {
-            upstream.control.pause();
+            upstream.controls.set_pause(Pause::Paused);
             Ok(Some(json!({"paused": true})))
         }
         Verb::Resume => {
-            upstream.control.resume();
+            upstream.controls.set_pause(Pause::Running);
             Ok(Some(json!({"paused": false})))
         }
         Verb::DropBacklog => queue::drop_backlog(upstream).await.map(Some),

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::view::{UpstreamView, View};
 use crate::journal::owner::OwnerStatus;
+use crate::replay::Pause;
 use crate::upstream::clock::wall_ms;
 use crate::upstream::shared::Mode;
 use crate::upstream::stats::WorkerStats;
@@ -83,7 +84,7 @@ pub(super) async fn upstream_status(upstream: &UpstreamView) -> UpstreamStatus {
         dead_letters: numbers.as_ref().map_or(0, |numbers| numbers.journal.dead_letters),
         clients: sum(upstream, |stats| stats.clients.load(Relaxed)),
         last_error: upstream.shared.last_error(),
-        fence: upstream.control.fence().label(),
+        fence: upstream.controls.status().fence.label(),
         generation: upstream.shared.generation(),
         connections: sum(upstream, |stats| stats.connections.load(Relaxed)),
         halted: mode == Mode::Halted,
@@ -106,7 +107,7 @@ fn queue_status(upstream: &UpstreamView, numbers: Option<&OwnerStatus>) -> Queue
         replayed_total: number(|journal| journal.replayed_total),
         retained_bytes: number(|journal| journal.retained_bytes),
         disk_bytes: number(|journal| journal.disk_bytes),
-        paused: upstream.control.is_paused(),
+        paused: upstream.controls.pause() == Pause::Paused,
     }
 }
 

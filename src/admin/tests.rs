@@ -1,7 +1,6 @@
 //! The room as its peers see it, over a journal on a real disk.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use http_body_util::BodyExt;
@@ -11,7 +10,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::journal::owner::{Batch, OwnerHandle, Payloads, Reply, Settled, spawn};
+use crate::journal::owner::{Batch, Payloads, Reply, Settled, spawn};
 use crate::journal::{DeadLetter, DiskStorage, Fsync, Journal, SEGMENT_BYTES_MAX, Settings};
 use crate::outage::effect::{Effect, EffectKind};
 use crate::outage::payload::{self, Origin};
@@ -20,38 +19,6 @@ use crate::upstream::dial::command;
 use crate::upstream::known::Known;
 use crate::upstream::settings::{Address, Timeouts};
 use crate::upstream::shared::{Mode, Shared, Target};
-
-/// Retries at once, with an owner that no session sees.
-#[derive(Debug)]
-struct FakeControl {
-    owner: OwnerHandle,
-    is_paused: AtomicBool,
-}
-
-impl Control for FakeControl {
-    fn pause(&self) {
-        self.is_paused.store(true, Ordering::SeqCst);
-    }
-
-    fn resume(&self) {
-        self.is_paused.store(false, Ordering::SeqCst);
-    }
-
-    fn is_paused(&self) -> bool {
-        self.is_paused.load(Ordering::SeqCst)
-    }
-
-    fn fence(&self) -> Fence {
-        Fence::Unproven
-    }
-
-    fn retry(&self, letters: Vec<DeadLetter>, reply: Reply<Result<u64, String>>) {
-        let owner = self.owner.clone();
-        tokio::spawn(async move {
-            reply(journal_again(&owner, letters).await);
-        });
-    }
-}
 
 struct Rig {
     _dir: TempDir,
@@ -88,14 +55,11 @@ impl Rig {
             owner.generation_counter(),
             2,
         );
-        let control = Arc::new(FakeControl {
-            owner: owner.clone(),
-            is_paused: false.into(),
-        });
+        let controls = Arc::default();
         let upstream = UpstreamView::new(
             shared,
             owner,
-            control,
+            controls,
             "127.0.0.1:1".to_owned(),
             "redis://h:2".to_owned(),
         );
@@ -193,7 +157,7 @@ async fn status_has_its_documented_shape() {
         assert_eq!(upstream[field], value, "{field}");
     }
     assert_eq!(upstream["mode"], "catching_up");
-    assert_eq!(upstream["fence"], "unproven");
+    assert_eq!(upstream["fence"], "proven");
     assert_eq!(upstream["last_error"], "connection refused");
     assert_eq!(
         (&upstream["dead_letters"], &upstream["clients"]),

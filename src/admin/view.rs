@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::journal::DeadLetter;
-use crate::journal::owner::{OwnerHandle, OwnerStatus, Reply};
+use crate::journal::owner::{OwnerHandle, OwnerStatus};
+use crate::replay::Controls;
 use crate::telemetry;
 use crate::upstream::shared::{Mode, Shared};
 
@@ -29,37 +29,8 @@ pub struct UpstreamView {
     pub listen: String,
     /// Without secrets.
     pub url: String,
-    pub control: Arc<dyn Control>,
+    pub controls: Arc<Controls>,
     memory: Mutex<Memory>,
-}
-
-/// What verbs ask of whoever owns the upstream's health and replay. None of it blocks.
-pub trait Control: Send + Sync + std::fmt::Debug {
-    /// Replay stops after the batch that is under way.
-    fn pause(&self);
-    fn resume(&self);
-    fn is_paused(&self) -> bool;
-    fn fence(&self) -> Fence;
-    /// Puts dead letters behind the backlog again and replays them; [`super::journal_again`] does the first half. The
-    /// reply is how many were journaled.
-    fn retry(&self, letters: Vec<DeadLetter>, reply: Reply<Result<u64, String>>);
-}
-
-/// Whether everything sent before the last failure is known to have ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fence {
-    Proven,
-    Unproven,
-}
-
-impl Fence {
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Proven => "proven",
-            Self::Unproven => "unproven",
-        }
-    }
 }
 
 /// How far the process's life has come.
@@ -113,19 +84,13 @@ struct Beat {
 
 impl UpstreamView {
     #[must_use]
-    pub fn new(
-        shared: Arc<Shared>,
-        owner: OwnerHandle,
-        control: Arc<dyn Control>,
-        listen: String,
-        url: String,
-    ) -> Self {
+    pub fn new(shared: Arc<Shared>, owner: OwnerHandle, controls: Arc<Controls>, listen: String, url: String) -> Self {
         Self {
             shared,
             owner,
             listen,
             url,
-            control,
+            controls,
             memory: Mutex::default(),
         }
     }

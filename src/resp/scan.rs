@@ -332,7 +332,8 @@ fn position_in_c(text: &[u8], wanted: u8) -> Option<usize> {
 
 /// A decimal as Redis's `string2ll` takes it: no sign but `-`, no leading zero, no blank.
 #[inline]
-pub(super) fn integer(text: &[u8]) -> Option<i64> {
+#[must_use]
+pub fn integer(text: &[u8]) -> Option<i64> {
     let (digits, negative) = match text.strip_prefix(b"-") {
         Some(rest) => (rest, true),
         None => (text, false),

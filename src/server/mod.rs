@@ -1,6 +1,5 @@
 //! Listeners, workers, shutdown: puts the rooms together and runs them.
 
-mod control;
 mod edges;
 mod limits;
 mod listen;
@@ -24,7 +23,6 @@ use crate::telemetry;
 use crate::upstream::health::Health;
 use crate::upstream::shared::{Mode, Shared};
 
-use control::ReplayControl;
 use edges::Edges;
 use listen::{Acceptor, Listener};
 use open::{Opened, ask};
@@ -139,14 +137,10 @@ fn attach(
         workers: Rc::clone(workers),
         clients_max: settings.limits.clients_max,
     };
-    let control = ReplayControl {
-        controls,
-        owner: owner.clone(),
-    };
     let view = UpstreamView::new(
         Arc::clone(&shared),
         owner.clone(),
-        Arc::new(control),
+        controls,
         upstream.listen.to_string(),
         upstream.url.to_string(),
     );

@@ -2,19 +2,8 @@
 
 use super::{Fault, NOT_INTEGER};
 
-/// Redis's strict decimal (`string2ll`): no sign but `-`, no leading zero, no blank.
-pub(in crate::outage) fn decimal(bytes: &[u8]) -> Option<i64> {
-    let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
-    let is_canonical = match digits {
-        [b'0'] => digits.len() == bytes.len(),
-        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    if !is_canonical {
-        return None;
-    }
-    std::str::from_utf8(bytes).ok()?.parse().ok()
-}
+pub(in crate::outage) use crate::outage::write::parse::{is_lex_bound, is_score_bound};
+pub(in crate::outage) use crate::resp::scan::integer as decimal;
 
 /// An integer, or Redis's usual error.
 pub(in crate::outage) fn integer(bytes: &[u8]) -> Result<i64, Fault> {
@@ -42,17 +31,6 @@ pub(in crate::outage) fn float(bytes: &[u8]) -> Option<f64> {
     text.parse().ok().filter(|value: &f64| !value.is_nan())
 }
 
-/// A bound of a score range: `(` excludes it; nothing counts as 0, as in Redis.
-pub(in crate::outage) fn is_score_bound(bytes: &[u8]) -> bool {
-    let digits = bytes.strip_prefix(b"(").unwrap_or(bytes).trim_ascii_start();
-    digits.is_empty() || float(digits).is_some()
-}
-
-/// A bound of a lexicographic range.
-pub(in crate::outage) fn is_lex_bound(bytes: &[u8]) -> bool {
-    matches!(bytes, b"-" | b"+" | [b'(' | b'[', ..])
-}
-
 /// A stream ID: milliseconds, and a sequence number where it is given.
 pub(in crate::outage) fn stream_id(bytes: &[u8]) -> Option<(u64, Option<u64>)> {
     let unsigned = |digits: &[u8]| -> Option<u64> {
@@ -70,27 +48,6 @@ pub(in crate::outage) fn stream_id(bytes: &[u8]) -> Option<(u64, Option<u64>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn decimals_are_canonical() {
-        for (text, expected) in [
-            ("0", Some(0)),
-            ("-1", Some(-1)),
-            ("9223372036854775807", Some(i64::MAX)),
-            ("-9223372036854775808", Some(i64::MIN)),
-            ("9223372036854775808", None),
-            ("-0", None),
-            ("00", None),
-            ("+1", None),
-            (" 1", None),
-            ("1 ", None),
-            ("", None),
-            ("-", None),
-            ("1x", None),
-        ] {
-            assert_eq!(decimal(text.as_bytes()), expected, "{text:?}");
-        }
-    }
 
     #[test]
     fn stream_ids_are_one_or_two_numbers() {

@@ -10,7 +10,7 @@ mod hash;
 mod keys;
 mod list;
 mod members;
-mod parse;
+pub(super) mod parse;
 mod refusal;
 mod stream;
 mod stream_ids;

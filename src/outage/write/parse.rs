@@ -1,27 +1,6 @@
 //! Numbers and stream IDs as Redis reads them (`string2ll`, `strtod`, `string2ull`): what it refuses is refused here.
 
-/// As `string2ll`: no `+`, no leading zero, no blank.
-pub(super) fn integer(text: &[u8]) -> Option<i64> {
-    let (negative, digits) = match text {
-        [b'-', rest @ ..] => (true, rest),
-        _ => (false, text),
-    };
-    match digits {
-        [] => return None,
-        [b'0'] => return (!negative).then_some(0),
-        [b'0', ..] => return None,
-        _ => {}
-    }
-    // Counted downwards, since the smallest number has no positive counterpart.
-    let mut value = 0_i64;
-    for digit in digits {
-        if !digit.is_ascii_digit() {
-            return None;
-        }
-        value = value.checked_mul(10)?.checked_sub(i64::from(digit - b'0'))?;
-    }
-    if negative { Some(value) } else { value.checked_neg() }
-}
+pub(super) use crate::resp::scan::integer;
 
 /// As `string2d`: what `strtod` takes as a whole, without leading blanks, overflow and underflow.
 pub(super) fn float(text: &[u8]) -> Option<f64> {
@@ -36,7 +15,7 @@ pub(super) fn float(text: &[u8]) -> Option<f64> {
 }
 
 /// One end of a range by score: `(` excludes, blanks and the empty string are let through, as `strtod` does.
-pub(super) fn is_score_bound(text: &[u8]) -> bool {
+pub(in crate::outage) fn is_score_bound(text: &[u8]) -> bool {
     let text = text.strip_prefix(b"(").unwrap_or(text);
     // Redis looks at a C string here: what follows a NUL is not seen.
     let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -44,7 +23,7 @@ pub(super) fn is_score_bound(text: &[u8]) -> bool {
 }
 
 /// One end of a lexicographical range: `-`, `+`, `[…` or `(…`.
-pub(super) fn is_lex_bound(text: &[u8]) -> bool {
+pub(in crate::outage) fn is_lex_bound(text: &[u8]) -> bool {
     matches!(text, b"-" | b"+" | [b'[' | b'(', ..])
 }
 
