@@ -63,17 +63,10 @@ fn every_acknowledged_write_is_there_once_and_in_order_whatever_happens() {
     std::thread::sleep(CALM);
     let Notes { operations, complaints } = clients.finish();
     wrong.extend(complaints);
-    let healed = Instant::now();
-    while (proxy.mode() != "healthy" || proxy.backlog() != 0) && healed.elapsed() < DEADLINE {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    if proxy.mode() != "healthy" {
-        wrong.push(format!(
-            "not healthy {DEADLINE:?} after everything was healed: {}",
-            proxy.status()
-        ));
-    } else if proxy.dead_letters() > 0 {
-        wrong.push(format!("dead letters: {}", proxy.status()));
+    match recovered(&proxy) {
+        Err(why) => wrong.push(why),
+        Ok(()) if proxy.dead_letters() > 0 => wrong.push(format!("dead letters: {}", proxy.status())),
+        Ok(()) => {}
     }
     if proxy.log_text().contains("panicked") {
         wrong.push("tideover panicked".to_owned());
@@ -86,6 +79,22 @@ fn every_acknowledged_write_is_there_once_and_in_order_whatever_happens() {
         let shown = wrong.iter().take(20).map(String::as_str).collect::<Vec<_>>().join("\n");
         panic!("seed {seed}: {} violations, kept in {kept}\n{shown}", wrong.len());
     }
+}
+
+/// Waits until nothing is left, for as long as it gets less.
+fn recovered(proxy: &Tideover) -> Result<(), String> {
+    let mut least = (u64::MAX, Instant::now());
+    while proxy.mode() != "healthy" || proxy.backlog() != 0 {
+        let backlog = proxy.backlog();
+        if backlog < least.0 {
+            least = (backlog, Instant::now());
+        }
+        if least.1.elapsed() > DEADLINE {
+            return Err(format!("no recovery after everything was healed: {}", proxy.status()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 /// Everything that the operations could have left.
