@@ -10,6 +10,10 @@
 //! - The journal's checkpoint passes a record when the upstream has confirmed it, or a dead letter of it is durable.
 //! - After anything but the expected replies the marker is read again and the backlog from the checkpoint on.
 //!
+//! What no marker can help: a redis-server whose AOF ends in the middle of a command inside MULTI (a kill or a power cut tore its write) cuts
+//! the file there and not before the MULTI [seen on 7.0.15]. The batch is not applied, is replayed, and at the next load of that file the torn
+//! half stands before it. `redis-check-aof --fix` before the start, or BGREWRITEAOF after it, takes it away.
+//!
 //! The marker, `tideover:<queue-id>:replayed`, stands in each database that was replayed to, and does not expire: it is some hundred bytes,
 //! and one that expired while nobody looked would have to be guessed about.
 

@@ -132,6 +132,11 @@ start_delay_max = "20ms"
         std::env::var_os("TIDEOVER_TEST_BINARY").map_or_else(built, PathBuf::from)
     }
 
+    /// Everything of this proxy: configuration, log and data.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("tideover.toml")
     }

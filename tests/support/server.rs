@@ -1,6 +1,8 @@
 //! A real redis-server that can be killed, frozen, restarted and emptied.
 
 use std::fs::File;
+use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -104,9 +106,40 @@ impl RedisServer {
         self.restart();
     }
 
+    /// Its files.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Cuts a transaction off the AOF of which a SIGKILL left the beginning, as `redis-check-aof` advises. By itself redis-server cuts such
+    /// a tail behind its last whole command and not before its MULTI: with the next EXEC in the file, at the next start, the first half is
+    /// executed after all.
+    fn mend(&self) {
+        let Ok(files) = std::fs::read_dir(self.dir.path().join("appendonlydir")) else {
+            return;
+        };
+        for file in files.map(|file| file.unwrap().path()) {
+            if file.extension().is_none_or(|extension| extension != "manifest") {
+                continue;
+            }
+            let mut child = Command::new("redis-check-aof")
+                .arg("--fix")
+                .arg(file)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("redis-check-aof comes with redis-server");
+            // It asks only where there is something to cut.
+            let _ = child.stdin.take().unwrap().write_all(b"y\n");
+            child.wait().unwrap();
+        }
+    }
+
     /// Starts the process and does not wait until it answers (it may be LOADING for long).
     pub fn launch(&mut self) {
         self.kill();
+        self.mend();
         let log = File::create(self.dir.path().join("redis.log")).unwrap();
         let child = Command::new("redis-server")
             .args([
