@@ -5,7 +5,6 @@ CARGO ?= cargo
 .PHONY: test check bench demo redis peers
 
 test: redis
-	$(CARGO) build
 	$(CARGO) test
 	./tests/clients/run
 

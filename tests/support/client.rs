@@ -95,6 +95,7 @@ impl Client {
         self.stream.try_clone().unwrap()
     }
 
+    /// Errors are left to the read that follows: a peer that has closed with our bytes unread has reset.
     pub fn finish_sending(&self) {
         match self.stream.shutdown(Shutdown::Write) {
             // The peer has closed already.
