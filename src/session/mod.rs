@@ -296,6 +296,15 @@ fn command_name(request: &[u8]) -> String {
     )
 }
 
+/// What a command is told whose transaction has been cut: the word on it is EXEC's, which is refused or uncertain. An error would say that there
+/// is no transaction, and the client would take what it is told next for more than `+QUEUED`.
+fn stand_in(request: &[u8]) -> &'static [u8] {
+    match command_name(request).to_ascii_uppercase().as_str() {
+        "MULTI" | "WATCH" | "UNWATCH" | "DISCARD" => b"+OK\r\n",
+        _ => b"+QUEUED\r\n",
+    }
+}
+
 impl Recipient for Session {
     #[inline]
     fn reply(&self, seq: u64, bytes: &[u8], piece: Piece, class: InFlight) -> Flush {
@@ -386,6 +395,11 @@ impl Recipient for Session {
             self.dead.set(true);
             self.landed();
             self.wake();
+            return;
+        }
+        if class == InFlight::Queued {
+            self.answer(seq, stand_in(request));
+            self.landed();
             return;
         }
         match fate {

@@ -101,10 +101,9 @@ impl Task {
             came_back: Some((retry.seq, retry.class)),
         };
         match retry.reason {
+            _ if retry.class == InFlight::Queued => self.down(&ask),
             RetryReason::Neutral => self.down(&ask),
-            RetryReason::NotSent | RetryReason::Lost
-                if self.is_forwarding() && retry.class != InFlight::Queued && !is_transactional(ask.name()) =>
-            {
+            RetryReason::NotSent | RetryReason::Lost if self.is_forwarding() && !is_transactional(ask.name()) => {
                 self.forward(&ask)
             }
             RetryReason::NotSent | RetryReason::Lost if self.is_forwarding() => self.refuse(&ask),
