@@ -247,7 +247,7 @@ impl Writer {
             None => Outcome::Acknowledged,
             Some(text) if text.contains(UNCERTAIN) => Outcome::Uncertain,
             Some(text) => {
-                if !text.starts_with("UNAVAILABLE ") && !(is_transaction && text.starts_with("EXECABORT")) {
+                if !(text.starts_with("UNAVAILABLE ") || is_transaction && text.starts_with("EXECABORT")) {
                     self.complain("a write", last);
                 }
                 Outcome::Refused(text)

@@ -173,6 +173,28 @@ impl Blow {
                     std::thread::sleep(FLAP);
                 }
             }
+            Self::ProxyKilled { .. }
+            | Self::ProxyTerminated
+            | Self::ProxyTerminatedInOutage { .. }
+            | Self::ProxyTerminatedWhileRedisIsFrozen { .. }
+            | Self::ProxyKilledInReplay { .. }
+            | Self::BothKilled { .. }
+            | Self::BothKilledProxyFirst { .. }
+            | Self::ProxyKilledWhileRedisIsFrozen { .. }
+            | Self::RedisWakesWithoutProxy { .. } => self.strike_proxy(redis, proxy),
+        }
+    }
+
+    fn strike_proxy(self, redis: &mut RedisServer, proxy: &mut Tideover) {
+        match self {
+            Self::RedisKilled { .. }
+            | Self::RedisFrozen { .. }
+            | Self::RedisFrozenAndKilled { .. }
+            | Self::RedisFlaps { .. }
+            | Self::RedisFreezesAgainAndAgain { .. }
+            | Self::RedisKilledInReplay { .. }
+            | Self::RedisFrozenInReplay { .. }
+            | Self::ConnectionsKilled { .. } => unreachable!("strikes Redis alone"),
             Self::ProxyKilled { down } => restart(proxy, down),
             Self::ProxyTerminated => terminate(proxy),
             Self::ProxyTerminatedInOutage { down } => {
