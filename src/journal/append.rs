@@ -20,11 +20,28 @@ const CARRY: &str = "carry.tmp";
 
 impl<S: Storage> Journal<S> {
     /// Writes all payloads with one write, numbered without a gap. Nothing is synced: see [`Journal::sync`] and
-    /// [`Journal::sync_beside`]. Retained segments give way when `bytes_max` is reached.
+    /// [`Journal::sync_beside`]. Retained segments give way when `bytes_max` is reached, and when the disk is full (for the next
+    /// append: this one fails).
     ///
     /// # Errors
     /// None of the records is in the journal, see [`AppendError`].
     pub fn append(
+        &mut self,
+        payloads: &mut dyn Iterator<Item = &[u8]>,
+        wall_ms: u64,
+        mono_ms: u64,
+    ) -> Result<Appended, AppendError> {
+        let appended = self.write_all(payloads, wall_ms, mono_ms);
+        if let Err(AppendError::Io { source }) = &appended
+            && source.kind() == io::ErrorKind::StorageFull
+        {
+            // Where that fails too, the next append does.
+            drop(self.release(self.checkpoint.seq));
+        }
+        appended
+    }
+
+    fn write_all(
         &mut self,
         payloads: &mut dyn Iterator<Item = &[u8]>,
         wall_ms: u64,

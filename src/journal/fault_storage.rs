@@ -78,6 +78,11 @@ impl Disk {
         self.fail_sync = false;
     }
 
+    /// Nothing more fits.
+    pub(super) fn fill(&mut self) {
+        self.bytes_max = Some(self.used());
+    }
+
     pub(super) fn names(&self) -> Vec<String> {
         self.live.keys().cloned().collect()
     }
@@ -203,9 +208,12 @@ impl StorageFile for FaultFile {
         let room = disk
             .bytes_max
             .map_or(usize::MAX, |bytes_max| bytes_max.saturating_sub(disk.used()));
+        // What is overwritten has its room.
+        let end = disk.inodes[self.inode].live.len();
+        let grows = (offset as usize + bytes.len()).saturating_sub(end).min(bytes.len());
         let (written, error) = match disk.fail_write_after.take() {
             Some(short) => (short.min(bytes.len()), Some(io::ErrorKind::Other)),
-            None if bytes.len() > room => (room, Some(io::ErrorKind::StorageFull)),
+            None if grows > room => (bytes.len() - (grows - room), Some(io::ErrorKind::StorageFull)),
             None => (bytes.len(), None),
         };
         let change = Change::Write {

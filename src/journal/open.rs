@@ -81,6 +81,8 @@ impl<S: Storage> Journal<S> {
                 .map_err(disk("checkpoint"))?;
         }
         Queue { incarnation, ..queue }.save(&storage).map_err(disk(QUEUE))?;
+        let checkpoint = checkpoint.unwrap_or_default();
+        checkpoints.take_place(&storage, &checkpoint);
         let journal = Self {
             storage,
             settings,
@@ -96,7 +98,7 @@ impl<S: Storage> Journal<S> {
             withdrawn: None,
             encoded: Vec::new(),
             backlog,
-            checkpoint: checkpoint.unwrap_or_default(),
+            checkpoint,
             checkpoints,
             reading: Walk::default(),
             replaying: Walk::default(),

@@ -128,30 +128,50 @@ impl<F: StorageFile> Checkpoints<F> {
         Ok(())
     }
 
-    /// Writes durably.
+    /// Writes durably; on a full disk in place, so that segments can go that make room.
     pub(super) fn save_durably<S: Storage<File = F>>(
         &mut self,
         storage: &S,
         checkpoint: &Checkpoint,
     ) -> io::Result<()> {
         self.generation += 1;
-        replace(storage, CHECKPOINT, &self.encode(checkpoint))
+        match replace(storage, CHECKPOINT, &self.encode(checkpoint)) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                let Some(recent) = &mut self.recent else {
+                    return Err(error);
+                };
+                self.generation += 1;
+                let bytes = encode(&self.queue_id, self.generation, checkpoint);
+                recent.write_at(&bytes, 0)?;
+                recent.sync()
+            }
+            saved => saved,
+        }
+    }
+
+    /// Takes the place on disk that later checkpoints need. Without it they need a disk that is not full.
+    pub(super) fn take_place<S: Storage<File = F>>(&mut self, storage: &S, checkpoint: &Checkpoint) {
+        drop(self.save_recent(storage, checkpoint));
     }
 
     fn encode(&self, checkpoint: &Checkpoint) -> Vec<u8> {
-        let mut body = self.queue_id.to_vec();
-        for number in [self.generation, checkpoint.seq, checkpoint.wall_ms] {
-            body.extend_from_slice(&number.to_le_bytes());
-        }
-        body.extend_from_slice(&checkpoint.mark.offset.to_le_bytes());
-        for text in [&checkpoint.mark.run_id, &checkpoint.mark.replid] {
-            // Both are 40 hex digits; what is longer than the format allows is none of Redis's and is not kept.
-            let length = u16::try_from(text.len()).unwrap_or(0);
-            body.extend_from_slice(&length.to_le_bytes());
-            body.extend_from_slice(&text.as_bytes()[..usize::from(length)]);
-        }
-        encode_small(CHECKPOINT_MAGIC, &body)
+        encode(&self.queue_id, self.generation, checkpoint)
     }
+}
+
+fn encode(queue_id: &QueueId, generation: u64, checkpoint: &Checkpoint) -> Vec<u8> {
+    let mut body = queue_id.to_vec();
+    for number in [generation, checkpoint.seq, checkpoint.wall_ms] {
+        body.extend_from_slice(&number.to_le_bytes());
+    }
+    body.extend_from_slice(&checkpoint.mark.offset.to_le_bytes());
+    for text in [&checkpoint.mark.run_id, &checkpoint.mark.replid] {
+        // Both are 40 hex digits; what is longer than the format allows is none of Redis's and is not kept.
+        let length = u16::try_from(text.len()).unwrap_or(0);
+        body.extend_from_slice(&length.to_le_bytes());
+        body.extend_from_slice(&text.as_bytes()[..usize::from(length)]);
+    }
+    encode_small(CHECKPOINT_MAGIC, &body)
 }
 
 fn parse_checkpoint(bytes: &[u8], queue_id: &QueueId) -> Option<(u64, Checkpoint)> {

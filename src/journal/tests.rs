@@ -572,6 +572,27 @@ fn a_failed_write_is_in_no_segment_and_the_next_append_starts_another() {
 }
 
 #[test]
+fn on_a_full_disk_what_is_replayed_gives_way() {
+    for fsync in [Fsync::Always, Fsync::EverySec, Fsync::No] {
+        let storage = FaultStorage::default();
+        let (mut journal, _) = open_with(&storage, settings(fsync));
+        let last_seq = put(&mut journal, 0..20);
+        journal.sync().unwrap();
+        storage.disk().fill();
+        assert!(matches!(try_put(&mut journal, 20), Err(AppendError::Io { .. })));
+        assert_eq!(numbers(&mut journal).len(), 20, "what is not replayed stays");
+        journal.replayed(last_seq, &Mark::default(), 0).unwrap();
+        assert!(matches!(try_put(&mut journal, 20), Err(AppendError::Io { .. })));
+        put(&mut journal, 21..22);
+        journal.sync().unwrap();
+        kill(journal, &storage);
+        storage.disk().bytes_max = None;
+        let (mut journal, report) = open(&storage);
+        assert_eq!((numbers(&mut journal), report.missing), (vec![21], vec![]));
+    }
+}
+
+#[test]
 fn a_failed_sync_withdraws_what_was_never_acknowledged() {
     let storage = FaultStorage::default();
     let (mut journal, _) = open_with(&storage, settings(Fsync::Always));

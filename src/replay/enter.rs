@@ -9,6 +9,7 @@ use super::source::ask;
 use crate::breaker::{ErrorClass, Failure, ReplayEffect, Transient, Trouble};
 use crate::resp::Protocol;
 use crate::telemetry;
+use crate::upstream::connections::Connection;
 use crate::upstream::dial::{DialError, Handshake, dial};
 use crate::upstream::settings::Credentials;
 
@@ -149,7 +150,11 @@ impl Run<'_> {
     /// Makes sure that there is a connection of this user.
     async fn connect(&mut self, identity: &[u8]) -> Result<(), Stop> {
         if identity.is_empty() {
-            Ok(())
+            match self.spoken_as.as_deref() {
+                None | Some("default") => Ok(()),
+                // Who never authenticates is the default user, and nobody else.
+                Some(_) => Err(self.identity_waits("default".to_owned()).await),
+            }
         } else {
             self.connect_own(identity).await
         }
@@ -186,13 +191,7 @@ impl Run<'_> {
                 Err(Stop::Upstream(Trouble::Soft(Failure::Reset)))
             }
             Ok(dialled) => {
-                // It stays on the file: the next fence proves its end.
-                if let Err(error) = shared
-                    .connections
-                    .enter(self.replay.owner.generation(), dialled.connection.clone())
-                {
-                    return Err(Stop::Halt(format!("the connection file: {error}")));
-                }
+                self.on_file(dialled.connection.clone())?;
                 let line = Line::new(dialled.into(), shared.target.timeouts.command);
                 self.named = Some((identity.to_vec(), line));
                 Ok(())
@@ -205,6 +204,15 @@ impl Run<'_> {
             }
             Err(error) => Err(Stop::Upstream(trouble_of_dial(&error))),
         }
+    }
+
+    /// Puts a connection on the connection file. It stays there when this catching up fails, so that the next fence proves its end,
+    /// also the one of the same generation: hence as if of an earlier process, whose ends no worker reads.
+    pub(super) fn on_file(&mut self, connection: Connection) -> Result<(), Stop> {
+        let entered = self.replay.shared.connections.enter(0, connection);
+        self.tickets
+            .push(entered.map_err(|error| Stop::Halt(format!("the connection file: {error}")))?);
+        Ok(())
     }
 
     fn credentials(&self, user: &str) -> Option<Credentials> {

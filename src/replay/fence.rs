@@ -63,7 +63,7 @@ pub(super) async fn fence(
     let run_id = facts.run_id.as_deref();
     for entry in shared.connections.older_than(generation) {
         if proof(&entry, run_id) == Proof::AnotherProcess {
-            shared.connections.proven(entry.slot);
+            shared.connections.closed(entry.ticket);
         }
     }
     await_ends(shared, generation).await;
@@ -90,7 +90,7 @@ pub(super) async fn fence(
                 Proof::AnotherProcess | Proof::None => false,
             };
             if is_proven {
-                shared.connections.proven(entry.slot);
+                shared.connections.closed(entry.ticket);
             }
         }
     }
@@ -128,7 +128,7 @@ async fn outwait(shared: &Shared, line: &mut Line, left: &[Entry]) -> Result<(),
         line.ping().await?;
     }
     for entry in left {
-        shared.connections.proven(entry.slot);
+        shared.connections.closed(entry.ticket);
     }
     Ok(())
 }
@@ -136,18 +136,24 @@ async fn outwait(shared: &Shared, line: &mut Line, left: &[Entry]) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::connections::Connection;
+    use crate::upstream::connections::{Connection, ConnectionFile};
 
     #[test]
     fn what_counts_as_proof() {
-        let entry = |client_id, address: Option<&str>, run_id: Option<&str>| Entry {
-            slot: 0,
-            generation: 1,
-            connection: Connection {
+        let dir = tempfile::tempdir().unwrap();
+        let file = ConnectionFile::open(&dir.path().join("connections")).unwrap();
+        let entry = |client_id, address: Option<&str>, run_id: Option<&str>| {
+            let connection = Connection {
                 client_id,
                 address: address.map(str::to_owned),
                 run_id: run_id.map(str::to_owned),
-            },
+            };
+            let ticket = file.enter(1, connection.clone()).unwrap();
+            Entry {
+                ticket,
+                generation: 1,
+                connection,
+            }
         };
         let here = Some("127.0.0.1:4000");
         for (entry, run_id, expected) in [

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::breaker::{ErrorClass, Failure, HardSign, Transient, Trouble, Unavailable};
+use crate::upstream::connections::Connection;
 use crate::upstream::dial::{Conversation, DialError};
 
 use super::batch::Frames;
@@ -31,6 +32,10 @@ impl Line {
             db: None,
             has_written: false,
         }
+    }
+
+    pub(super) fn connection(&self) -> Option<&Connection> {
+        self.conversation.connection()
     }
 
     pub(super) async fn send(&mut self, request: &[u8]) -> Result<(), Trouble> {

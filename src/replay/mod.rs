@@ -30,6 +30,7 @@ pub mod resume;
 mod review;
 mod run;
 mod source;
+mod speak;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use super::resume::{Continuity, Decision, Incarnation, Local, Marker, Server, Th
 use super::run::{Place, Run, Stop};
 use super::source::ask;
 use crate::breaker::ErrorClass;
-use crate::journal::{Checkpoint, Record};
+use crate::journal::{Checkpoint, Record, ReplayedError};
 use crate::outage::effect::EffectKind;
 use crate::outage::payload::decode;
 use crate::upstream::clock::wall_ms;
@@ -48,6 +48,10 @@ impl Run<'_> {
         self.replay.live_since_seq.get_or_insert(checkpoint.seq);
         self.acked_seq = checkpoint.seq;
         self.reviewed_seq = checkpoint.seq;
+        if self.url.connection().is_none() {
+            // The upstream asks a password that nobody has said yet: it tells nothing.
+            return Ok(());
+        }
         let now = self.read_server().await?;
         let continuity = continuity(&checkpoint.mark, &now);
         self.server = now;
@@ -115,11 +119,23 @@ impl Run<'_> {
             }
         }
         let owner = &self.replay.owner;
-        ask(|reply| owner.rewind(to_seq, reply))
-            .await?
-            .map_err(|error| Stop::Halt(format!("the journal cannot be rewound: {error}")))?;
-        self.acked_seq = to_seq;
-        Ok(())
+        match ask(|reply| owner.rewind(to_seq, reply)).await? {
+            Ok(_) => {
+                self.acked_seq = to_seq;
+                Ok(())
+            }
+            // The upstream lost what it had confirmed, as it does without us: that must not keep everything else waiting.
+            Err(ReplayedError::Io(error)) => {
+                tracing::error!(
+                    upstream = self.replay.shared.target.name,
+                    %error,
+                    "the journal cannot be rewound: writes that the upstream lost after it had confirmed them are not replayed again"
+                );
+                self.places.clear();
+                Ok(())
+            }
+            Err(error) => Err(Stop::Halt(format!("the journal cannot be rewound: {error}"))),
+        }
     }
 
     /// The next records that are confirmed and kept; nothing after the last.
@@ -149,10 +165,16 @@ impl Run<'_> {
         let [selected, watched, got, keys] = replies.as_slice() else {
             return Err(Stop::Halt("an incomplete answer".to_owned()));
         };
-        if let Some(error) = text_of_error(selected) {
-            return Err(refused(&error));
-        }
-        let marker = marker(watched, got).map_err(|error| refused(&error))?;
+        let marker = match text_of_error(selected).map_or_else(|| marker(watched, got), Err) {
+            Ok(marker) => marker,
+            // Without the right to look nothing is known to be lost.
+            Err(error) if ErrorClass::of(error.as_bytes()) == ErrorClass::Permission => {
+                return Ok(Decision::Done {
+                    upto_seq: checkpoint.seq,
+                });
+            }
+            Err(error) => return Err(refused(&error)),
+        };
         let keys = std::str::from_utf8(keys)
             .ok()
             .and_then(|text| text.strip_prefix(':')?.trim_end().parse().ok());

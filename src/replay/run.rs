@@ -15,15 +15,17 @@ use super::line::Line;
 use super::pace::Pace;
 use super::resume::{Marker, Server};
 use super::source::{JournalError, Source, ask};
+use super::speak::speak;
 use crate::breaker::{Failure, Trouble};
 use crate::journal::handover::Close;
 use crate::journal::{Moved, ReplayedError};
 use crate::outage::payload::decode;
+use crate::upstream::connections::Ticket;
 use crate::upstream::dial::{Conversation, Facts};
 use crate::upstream::shared::Mode;
 
 /// How often a halted replay tries again.
-const HALT: Duration = Duration::from_secs(1);
+pub(super) const HALT: Duration = Duration::from_secs(1);
 /// How long replicas may take to confirm.
 const WAIT_MS: u64 = 1000;
 /// While the journal's owner cannot decide about closing yet.
@@ -96,6 +98,10 @@ pub(super) struct Run<'a> {
     /// A connection that wrote is gone: WAIT on the others says nothing of it.
     pub(super) unconfirmable: bool,
     pub(super) has_waited: bool,
+    /// Whose credentials the URL's connection was given for want of its own.
+    pub(super) spoken_as: Option<String>,
+    /// This catching up's own connections on the connection file.
+    pub(super) tickets: Vec<Ticket>,
 }
 
 pub(super) async fn run(replay: &mut Replay, conversation: Conversation, facts: &Facts) -> Result<(), Trouble> {
@@ -111,11 +117,13 @@ pub(super) async fn run(replay: &mut Replay, conversation: Conversation, facts: 
             return Err(Trouble::Soft(Failure::Protocol));
         }
     };
-    fence(&replay.shared, &replay.controls, generation, &mut line, facts).await?;
+    let mut facts = facts.clone();
+    let spoken_as = speak(replay, &mut line, &mut facts).await?;
+    fence(&replay.shared, &replay.controls, generation, &mut line, &facts).await?;
     let mut run = Run {
         url: line,
         named: None,
-        run_id: facts.run_id.clone(),
+        run_id: facts.run_id,
         clock_offset_ms: facts.clock_offset_ms,
         server: Server::default(),
         source,
@@ -133,6 +141,8 @@ pub(super) async fn run(replay: &mut Replay, conversation: Conversation, facts: 
         halted: None,
         unconfirmable: false,
         has_waited: false,
+        spoken_as,
+        tickets: Vec::new(),
         replay,
     };
     run.live().await
@@ -146,7 +156,13 @@ impl Run<'_> {
         self.restart();
         loop {
             match self.turn().await {
-                Ok(true) => return Ok(()),
+                // Everything said on them is answered: nothing of it can be applied later.
+                Ok(true) => {
+                    for ticket in self.tickets.drain(..) {
+                        self.replay.shared.connections.closed(ticket);
+                    }
+                    return Ok(());
+                }
                 Ok(false) => {}
                 Err(stop) => self.stopped(stop).await?,
             }
@@ -154,6 +170,11 @@ impl Run<'_> {
     }
 
     async fn begin(&mut self) -> Result<(), Stop> {
+        if self.tickets.is_empty()
+            && let Some(connection) = self.url.connection().cloned()
+        {
+            self.on_file(connection)?;
+        }
         let owner = self.replay.owner.clone();
         self.incarnation = current_incarnation(&owner).await?;
         let status = ask(|reply| owner.status(reply)).await?;

@@ -6,6 +6,7 @@
 //! …
 //! ```
 //! A slot is written before the connection carries an application byte and blanked when the connection is proven dead.
+//! Slots are blanked in advance, so that a full disk does not keep connections from being made while the upstream is well.
 //! Not synced: it must outlive the process, not the host (whose death also ends the connections).
 
 use std::fs::{File, OpenOptions};
@@ -16,6 +17,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const SLOT_BYTES: usize = 160;
 const SLOTS_MAX: usize = 65_536;
+/// Slots that a new file has room for at once.
+const SLOTS_READY: usize = 256;
 
 /// A connection as the upstream knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,19 +33,41 @@ pub struct Connection {
 /// A connection on the file, with the generation in which it was dialled (0: by an earlier process).
 #[derive(Clone, Debug)]
 pub struct Entry {
-    pub slot: usize,
+    pub ticket: Ticket,
     pub generation: u64,
     pub connection: Connection,
 }
 
-/// Names a connection's slot.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Ticket(usize);
+/// Names a connection in its slot; says nothing of the one that has the slot after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    slot: usize,
+    /// Unique in its process.
+    serial: u64,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    entries: Vec<Option<Entry>>,
+    next_serial: u64,
+}
 
 #[derive(Debug)]
 pub struct ConnectionFile {
     file: File,
-    entries: Mutex<Vec<Option<Entry>>>,
+    slots: Mutex<Slots>,
+}
+
+impl Slots {
+    fn entry(&mut self, slot: usize, generation: u64, connection: Connection) -> Entry {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        Entry {
+            ticket: Ticket { slot, serial },
+            generation,
+            connection,
+        }
+    }
 }
 
 impl ConnectionFile {
@@ -59,25 +84,23 @@ impl ConnectionFile {
             .mode(0o600)
             .open(path)?;
         let text = std::fs::read(path)?;
-        let entries = text
-            .chunks(SLOT_BYTES)
-            .enumerate()
-            .map(|(slot, bytes)| {
-                parse(bytes).map(|connection| Entry {
-                    slot,
-                    generation: 0,
-                    connection,
-                })
-            })
-            .collect();
+        let mut slots = Slots::default();
+        for (slot, bytes) in text.chunks(SLOT_BYTES).enumerate() {
+            let entry = parse(bytes).map(|connection| slots.entry(slot, 0, connection));
+            slots.entries.push(entry);
+        }
+        let ready = text.len() / SLOT_BYTES;
+        // Without room for them the file grows with its connections.
+        let room = blank().repeat(SLOTS_READY.saturating_sub(ready));
+        drop(file.write_all_at(&room, (ready * SLOT_BYTES) as u64));
         Ok(Self {
             file,
-            entries: Mutex::new(entries),
+            slots: Mutex::new(slots),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Option<Entry>>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a connection on the file; only then may it carry application bytes.
@@ -85,45 +108,42 @@ impl ConnectionFile {
     /// # Errors
     /// Those of the write; also when the file is full. The connection must not be used then.
     pub fn enter(&self, generation: u64, connection: Connection) -> io::Result<Ticket> {
-        let mut entries = self.lock();
-        let slot = entries.iter().position(Option::is_none).unwrap_or(entries.len());
+        let mut slots = self.lock();
+        let end = slots.entries.len();
+        let slot = slots.entries.iter().position(Option::is_none).unwrap_or(end);
         if slot >= SLOTS_MAX {
             return Err(io::Error::other("the connection file is full"));
         }
         self.file
             .write_all_at(&render(&connection)?, (slot * SLOT_BYTES) as u64)?;
-        let entry = Some(Entry {
-            slot,
-            generation,
-            connection,
-        });
-        if slot == entries.len() {
-            entries.push(entry);
-        } else {
-            entries[slot] = entry;
+        let entry = slots.entry(slot, generation, connection);
+        let ticket = entry.ticket;
+        match slots.entries.get_mut(slot) {
+            Some(place) => *place = Some(entry),
+            None => slots.entries.push(Some(entry)),
         }
-        Ok(Ticket(slot))
+        Ok(ticket)
     }
 
-    /// The upstream has closed this connection, having read all it ever will: it is proven dead.
+    /// Takes a connection off the file that is proven dead: the upstream has read all of it that it ever will. Nothing happens
+    /// when it was taken off before, whoever has its slot now.
     pub fn closed(&self, ticket: Ticket) {
-        self.proven(ticket.0);
-    }
-
-    /// Takes a connection that is proven dead off the file.
-    pub fn proven(&self, slot: usize) {
-        let mut entries = self.lock();
-        if let Some(entry) = entries.get_mut(slot) {
-            *entry = None;
+        let mut slots = self.lock();
+        let Some(place) = slots.entries.get_mut(ticket.slot) else {
+            return;
+        };
+        if place.as_ref().is_some_and(|entry| entry.ticket == ticket) {
+            *place = None;
+            // An entry left behind by a failed write costs the next process one needless proof.
+            drop(self.file.write_all_at(&blank(), (ticket.slot * SLOT_BYTES) as u64));
         }
-        // An entry left behind by a failed write costs the next process one needless proof.
-        drop(self.file.write_all_at(&blank(), (slot * SLOT_BYTES) as u64));
     }
 
     /// Connections dialled before `generation`.
     #[must_use]
     pub fn older_than(&self, generation: u64) -> Vec<Entry> {
         self.lock()
+            .entries
             .iter()
             .flatten()
             .filter(|entry| entry.generation < generation)
@@ -134,7 +154,7 @@ impl ConnectionFile {
     /// Open connections on the file.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.lock().iter().flatten().count()
+        self.lock().entries.iter().flatten().count()
     }
 }
 
@@ -219,11 +239,24 @@ mod tests {
             }
         );
         let ticket = file.enter(3, connection(9)).unwrap();
-        assert_eq!(ticket, Ticket(0), "free slots are used again");
+        assert_eq!(ticket.slot, 0, "free slots are used again");
         assert_eq!(file.older_than(3).len(), 1);
         assert_eq!(file.older_than(4).len(), 2);
-        file.proven(left[0].slot);
+        file.closed(left[0].ticket);
         assert_eq!(file.count(), 1);
+    }
+
+    #[test]
+    fn a_proof_that_comes_twice_does_not_strike_the_next_in_the_slot() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = ConnectionFile::open(&dir.path().join("connections")).unwrap();
+        let old = file.enter(2, connection(7)).unwrap();
+        file.closed(old);
+        file.enter(4, connection(8)).unwrap();
+        file.closed(old);
+        let left = file.older_than(5);
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].connection.client_id, 8);
     }
 
     #[test]

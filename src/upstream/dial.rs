@@ -154,6 +154,7 @@ pub async fn connect_bare(address: &Address, limit: Duration) -> Result<Conversa
         reader,
         writer,
         input: Vec::new(),
+        connection: None,
     })
 }
 
@@ -163,6 +164,7 @@ async fn ready(address: &Address, handshake: &Handshake<'_>, limit: Duration) ->
         reader,
         writer,
         input: Vec::new(),
+        connection: None,
     };
     if let Some(credentials) = handshake.credentials {
         let reply = conversation.ask(&auth(credentials), 1).await?.pop();
@@ -264,6 +266,7 @@ pub struct Conversation {
     reader: Reader,
     writer: Writer,
     input: Vec<u8>,
+    connection: Option<Connection>,
 }
 
 impl From<Dialled> for Conversation {
@@ -272,11 +275,18 @@ impl From<Dialled> for Conversation {
             reader: dialled.reader,
             writer: dialled.writer,
             input: Vec::new(),
+            connection: Some(dialled.connection),
         }
     }
 }
 
 impl Conversation {
+    /// What the connection file needs to know of it; nothing where nothing has been said on it yet ([`connect_bare`]).
+    #[must_use]
+    pub fn connection(&self) -> Option<&Connection> {
+        self.connection.as_ref()
+    }
+
     /// Sends `request` and reads `count` replies, each a raw frame. Push frames are passed over.
     ///
     /// # Errors

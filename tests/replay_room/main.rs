@@ -365,17 +365,45 @@ fn without_rights_to_the_marker_only_absolute_writes_are_replayed() {
         assert_eq!(rig.recover_for(Duration::from_millis(500)), None);
         let error = rig.controls.status().last_error.unwrap();
         assert!(error.contains("no right to MULTI or the marker"), "{error}");
+        let generation = rig.owner.generation();
+        assert_eq!(
+            rig.shared.connections.older_than(generation).len(),
+            2,
+            "the next fence, of the same generation, proves the end of what this one used"
+        );
         assert_eq!(rig.status().journal.records, 2);
         server.ask("ACL SETUSER default +multi allkeys");
         assert_eq!(server.ask("MGET a b"), "*2\r\n$1\r\n1\r\n$-1\r\n");
         assert_eq!(server.list(0, "l"), Vec::<String>::new());
         assert_eq!(rig.recover(), Outcome::CaughtUp);
         assert_eq!(server.list(0, "l"), numbers(0, 2));
-        assert_eq!(
-            rig.shared.connections.older_than(u64::MAX).len(),
-            1,
-            "the next fence proves the end of what it used"
-        );
+        assert_eq!(rig.shared.connections.count(), 0, "everything on them is answered");
+    }
+}
+
+#[test]
+fn an_upstream_that_asks_a_password_is_spoken_to_as_a_user_who_authenticated() {
+    let server = Server::start(&[]);
+    server.ask("CONFIG SET requirepass secret");
+    let mut rig = Rig::new(server.port);
+    let journal = |rig: &Rig, n: u32| {
+        let mut payloads = Payloads::default();
+        payloads.push_with(|out| payload(0, "default", &[&format!("RPUSH l {n}")], out));
+        rig.append(payloads);
+    };
+    journal(&rig, 0);
+    assert_eq!(rig.recover_bare_for(Duration::from_millis(300)), None);
+    assert_eq!(rig.shared.mode(), Mode::Halted);
+    rig.shared.known.keep_live(&Credentials {
+        user: None,
+        password: Secret::new("secret"),
+    });
+    for n in 1..4 {
+        // Also while what was replayed before is kept.
+        assert_eq!(rig.recover_bare_for(rig::PATIENCE), Some(Outcome::CaughtUp));
+        assert_eq!(rig.controls.status().fence, Fence::Proven);
+        rig.trip();
+        journal(&rig, n);
     }
 }
 

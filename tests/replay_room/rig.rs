@@ -17,7 +17,7 @@ use tideover::replay::{Controls, Outcome, Replay, Settings};
 use tideover::resp::Protocol;
 use tideover::upstream::clock::{mono_ms, wall_ms};
 use tideover::upstream::connections::ConnectionFile;
-use tideover::upstream::dial::{Conversation, Dialled, Handshake, command, dial};
+use tideover::upstream::dial::{Conversation, Dialled, Facts, Handshake, command, connect_bare, dial};
 use tideover::upstream::known::Known;
 use tideover::upstream::settings::{Address, Timeouts};
 use tideover::upstream::shared::{Shared, Target};
@@ -297,6 +297,21 @@ impl Rig {
             let dialled = self.dial_port(self.port).await;
             let facts = dialled.facts.clone();
             let recovery = self.replay.recover(Conversation::from(dialled), &facts);
+            tokio::time::timeout(limit, recovery).await.ok()
+        })
+    }
+
+    /// As `recover_for`, on a connection on which nobody has authenticated.
+    pub(crate) fn recover_bare_for(&mut self, limit: Duration) -> Option<Outcome> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let address = self.shared.target.address.clone();
+            let conversation = connect_bare(&address, PATIENCE).await.unwrap();
+            let facts = Facts::default();
+            let recovery = self.replay.recover(conversation, &facts);
             tokio::time::timeout(limit, recovery).await.ok()
         })
     }

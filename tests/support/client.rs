@@ -96,7 +96,11 @@ impl Client {
     }
 
     pub fn finish_sending(&self) {
-        self.stream.shutdown(Shutdown::Write).unwrap();
+        match self.stream.shutdown(Shutdown::Write) {
+            // The peer has closed already.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+            shut => shut.unwrap(),
+        }
     }
 }
 
