@@ -348,7 +348,7 @@ impl<E: Edges> Health<E> {
 
     fn sign(&mut self, sign: Sign) -> Option<Transition> {
         let now = self.now();
-        self.shared.set_last_error(Some(format!("{sign:?}")));
+        self.shared.set_last_error(Some(sign.text().to_owned()));
         apply(&mut self.breaker, sign, now)
     }
 

@@ -68,6 +68,25 @@ pub enum Sign {
     Replaced,
 }
 
+impl Sign {
+    /// For people: `last_error` of `/status`.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::ConnectionRefused => "the connection is refused",
+            Self::ConnectTimeout => "the connection is not answered",
+            Self::ConnectFailed => "the upstream cannot be reached",
+            Self::NotAccepted => "the upstream does not accept the connection",
+            Self::Reset => "the connection ended with commands in flight",
+            Self::Loading => "the upstream is loading its dataset",
+            Self::Demoted => "the upstream has become a replica",
+            Self::MasterDown => "the upstream is a replica without its master",
+            Self::ClusterDown => "the upstream's cluster is down",
+            Self::Replaced => "another server process answers",
+        }
+    }
+}
+
 /// Signs that may wait for the health owner; more of them say nothing new.
 const SIGNS_MAX: usize = 256;
 
