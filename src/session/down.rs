@@ -33,10 +33,12 @@ impl Task {
     /// Answers as when down.
     pub(super) fn down(&mut self, ask: &Ask<'_>) -> Routed {
         // What belongs to a transaction that was cut, or would end one, is not to be taken for a command of its own.
-        if let Some((_, class)) = ask.came_back
-            && (class == crate::upstream::link::InFlight::Queued || is_transactional(ask.name()))
-        {
-            return self.refuse(ask);
+        match ask.came_back {
+            Some((_, crate::upstream::link::InFlight::Queued)) => {
+                return self.answer(ask, super::stand_in(ask.request.frame()), Route::Local);
+            }
+            Some(_) if is_transactional(ask.name()) => return self.refuse(ask),
+            Some(_) | None => {}
         }
         if let Some(name) = ask.name()
             && command::placement(ask.spec, &ask.request) == Placement::Session

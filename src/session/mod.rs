@@ -302,6 +302,15 @@ fn command_name(request: &[u8]) -> String {
     )
 }
 
+/// What a command is told whose transaction has been cut: the word on it is EXEC's, which is refused or uncertain. An error would say that there
+/// is no transaction, and the client would take what it is told next for more than `+QUEUED`.
+fn stand_in(request: &[u8]) -> &'static [u8] {
+    match command_name(request).to_ascii_uppercase().as_str() {
+        "MULTI" | "WATCH" | "UNWATCH" | "DISCARD" => b"+OK\r\n",
+        _ => b"+QUEUED\r\n",
+    }
+}
+
 impl Recipient for Session {
     #[inline]
     fn reply(&self, seq: u64, bytes: &[u8], piece: Piece, class: InFlight) -> Flush {
@@ -381,9 +390,9 @@ impl Recipient for Session {
         match class {
             InFlight::Read if !write_behind => Fate::Again,
             InFlight::Read | InFlight::ReadAgain => Fate::Neutral,
-            // Behind a queued command only its EXEC is a write.
-            InFlight::Queued if !write_behind => Fate::NotApplied,
-            InFlight::Queued | InFlight::Write => {
+            // Its EXEC has the last word on it.
+            InFlight::Queued => Fate::Neutral,
+            InFlight::Write => {
                 self.write_behind.set(true);
                 Fate::Uncertain
             }
@@ -398,6 +407,11 @@ impl Recipient for Session {
             self.wake();
             return;
         }
+        if class == InFlight::Queued {
+            self.answer(seq, stand_in(request));
+            self.landed();
+            return;
+        }
         match fate {
             Fate::Again => {
                 stats::add(&self.local.worker().stats.uncertain_resent, 1);
@@ -406,15 +420,6 @@ impl Recipient for Session {
             Fate::Neutral => self.retry(seq, request, class, RetryReason::Neutral),
             Fate::Uncertain => {
                 self.answer_uncertain(seq, request);
-                self.landed();
-            }
-            Fate::NotApplied => {
-                let name = command_name(request);
-                let upstream = &self.local.shared.target.name;
-                let text = format!(
-                    "-UNAVAILABLE {name} was not applied: the connection to upstream \"{upstream}\" was lost before EXEC\r\n"
-                );
-                self.answer(seq, text.as_bytes());
                 self.landed();
             }
         }

@@ -104,12 +104,11 @@ impl Task {
             self.session.taken_back_since.set(None);
         }
         match retry.reason {
+            _ if retry.class == InFlight::Queued => self.down(&ask),
             RetryReason::Neutral => self.down(&ask),
             // The breaker is CLOSED, for others are served, but no connection comes up for this session (maxclients).
             RetryReason::NotSent if self.is_forwarding() && self.is_taken_back_for_long() => self.refuse(&ask),
-            RetryReason::NotSent | RetryReason::Lost
-                if self.is_forwarding() && retry.class != InFlight::Queued && !is_transactional(ask.name()) =>
-            {
+            RetryReason::NotSent | RetryReason::Lost if self.is_forwarding() && !is_transactional(ask.name()) => {
                 self.forward(&ask)
             }
             RetryReason::NotSent | RetryReason::Lost if self.is_forwarding() => self.refuse(&ask),
@@ -195,9 +194,11 @@ impl Task {
         if !self.is_held() {
             self.session.local.worker().stats.routed(Route::Held);
         }
-        if self.held_until(limit) > tokio::time::Instant::now() {
+        if !self.waited_out && self.held_until(limit) > tokio::time::Instant::now() {
             return Routed::Park;
         }
+        // Those that came with it have waited as long.
+        self.waited_out = true;
         self.down(ask)
     }
 

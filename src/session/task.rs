@@ -59,6 +59,8 @@ pub(super) struct Task {
     /// The client has shut down its sending side.
     end_of_input: bool,
     held: Option<Held>,
+    /// A request has waited in vain for the end of a backlog since the client sent something last.
+    pub(super) waited_out: bool,
 }
 
 /// A request that waits for the end of something, until a deadline.
@@ -116,6 +118,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         streaming: None,
         end_of_input: false,
         held: None,
+        waited_out: false,
     };
     stats::add(&local.worker().stats.clients, 1);
     std::future::poll_fn(|cx| task.poll(cx)).await;
@@ -239,6 +242,7 @@ impl Task {
                 Poll::Ready(())
             }
             Poll::Ready(Ok(read)) => {
+                self.waited_out = false;
                 let bytes = scratch.get(..read).unwrap_or_default();
                 if self.input.is_empty() && !self.session.parked.get() && self.session.retries.borrow().is_empty() {
                     let used = self.consume(bytes);

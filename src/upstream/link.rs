@@ -28,7 +28,7 @@ pub enum InFlight {
     ReadAgain,
     /// May have been applied.
     Write,
-    /// Queued in a MULTI whose EXEC was not sent: certainly not applied.
+    /// Queued in a MULTI, or about one: EXEC has the last word on it.
     Queued,
 }
 
@@ -52,12 +52,10 @@ pub enum Piece {
 pub enum Fate {
     /// A read that may be sent again: it is routed again.
     Again,
-    /// A read that may not be sent again: it is answered neutrally.
+    /// What may not be sent again and changed nothing: a read, or a command queued in a transaction.
     Neutral,
     /// A write that may have been applied.
     Uncertain,
-    /// It was queued in a transaction whose EXEC was never sent.
-    NotApplied,
 }
 
 /// The session that a reply goes to. None of these may call back into the link.

@@ -181,12 +181,6 @@ impl Writer {
             if waited > self.answer_max {
                 self.notes.complaints.push(format!("waited {waited:?}: {operation}"));
             }
-            let has_begun = wish.commands.len() == 1 || replies.first().is_some_and(|multi| multi == b"+OK\r\n");
-            if pace == Pace::OneByOne && !has_begun && ended.is_none() {
-                ended = Some(io::Error::other(
-                    "a transaction that did not begin: start over on another connection",
-                ));
-            }
             if operation.outcome == Outcome::Acknowledged {
                 self.acknowledged(wish, &replies);
             }

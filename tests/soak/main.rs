@@ -97,6 +97,32 @@ fn recovered(proxy: &Tideover) -> Result<(), String> {
     Ok(())
 }
 
+/// A client that was told that there is no transaction goes on without one, and one that was told that there is ends it.
+#[test]
+fn what_is_said_of_a_multi_that_was_caught_in_flight_holds_for_what_follows() {
+    let redis = RedisServer::start(Durability::AppendOnly);
+    let proxy = Tideover::healthy(&redis);
+    let mut client = proxy.client();
+    assert_eq!(client.call(&["SET", "k", "0"]), b"+OK\r\n");
+    redis.stop();
+    let multi = client.call(&["MULTI"]);
+    let set = client.call(&["SET", "k", "1"]);
+    let (expected, value) = if multi == b"+OK\r\n" {
+        ("+QUEUED\r\n", "0")
+    } else {
+        ("+OK\r\n", "1")
+    };
+    assert_eq!(
+        String::from_utf8_lossy(&set),
+        expected,
+        "after {}",
+        String::from_utf8_lossy(&multi)
+    );
+    redis.cont();
+    proxy.wait_for_recovery();
+    assert_eq!(redis.client().call(&["GET", "k"]), support::bulk(value));
+}
+
 /// Everything that the operations could have left.
 fn found(redis: &mut Client, operations: &[Operation]) -> Found {
     let mut found = Found::new();
