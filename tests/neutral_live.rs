@@ -2,15 +2,18 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::net::TcpStream;
+use std::time::Duration;
 
 use tideover::command::{Flags, Spec, TABLE, lookup};
 use tideover::outage::{Answer, answer};
 use tideover::resp::Protocol;
 use tideover::resp::request::OwnedRequest;
+
+use support::{Durability, RedisServer};
 
 /// Requests that an empty Redis answers without an error, one per line; two blanks stand for an empty argument between them.
 const GOOD: &str = include_str!("neutral_live/good.txt");
@@ -42,59 +45,21 @@ const ARITY_SINCE_CHANGED: &[&str] = &["ZRANK", "ZREVRANK"];
 const SENTINEL: &[u8] = b"$8\r\nsentinel\r\n";
 const PROTOCOLS: [Protocol; 2] = [Protocol::Resp2, Protocol::Resp3];
 
-struct Server {
-    child: Child,
-    port: u16,
-    _directory: tempfile::TempDir,
-}
+struct Server(RedisServer);
 
 impl Server {
     fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new("redis-server")
-            .args([
-                "--port",
-                &port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--dir",
-            ])
-            .arg(directory.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        Self {
-            child,
-            port,
-            _directory: directory,
-        }
+        Self(RedisServer::start(Durability::Memory))
     }
 
     fn connect(&self, protocol: Protocol) -> Connection {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let stream = loop {
-            match TcpStream::connect(("127.0.0.1", self.port)) {
-                Ok(stream) => break stream,
-                Err(error) => assert!(Instant::now() < deadline, "redis-server does not answer: {error}"),
-            }
-            std::thread::yield_now();
-        };
+        let stream = TcpStream::connect(("127.0.0.1", self.0.port())).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let mut connection = Connection(stream);
         if protocol == Protocol::Resp3 {
             connection.ask(&["HELLO", "3"]);
         }
         connection
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
     }
 }
 

@@ -1,55 +1,31 @@
 //! Malformed and odd input: what a live redis-server answers, and whether it closes, compared with what the scanner says.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail by panicking")]
 
+mod support;
+
 use std::io::{ErrorKind, Read, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::net::TcpStream;
+use std::time::Duration;
 
 use tideover::resp::Request;
 use tideover::resp::scan::{Limits, Scan, Scanner};
 
-struct Server {
-    child: Child,
-    port: u16,
-    _dir: tempfile::TempDir,
-}
+use support::{Durability, RedisServer};
+
+struct Server(RedisServer);
 
 impl Server {
     fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new("redis-server")
-            .args([
-                "--port",
-                &port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--dir",
-            ])
-            .arg(dir.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        Self { child, port, _dir: dir }
+        Self(RedisServer::start(Durability::Memory))
     }
 
     fn connect(&self) -> TcpStream {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
-            match TcpStream::connect(("127.0.0.1", self.port)) {
-                Ok(stream) => return stream,
-                Err(error) if Instant::now() > deadline => panic!("redis-server did not come up: {error}"),
-                Err(_) => std::thread::yield_now(),
-            }
-        }
+        TcpStream::connect(("127.0.0.1", self.0.port())).unwrap()
     }
 
     /// All that the server says to `input` followed by our end of file; what it closes early it has refused.
     fn answer(&self, input: &[u8]) -> Vec<u8> {
-        let mut stream = self.connect();
+        let mut stream = TcpStream::connect(("127.0.0.1", self.0.port())).unwrap();
         // It may close before it has read everything: then the answer is there all the same.
         let _ = stream.write_all(input);
         let _ = stream.shutdown(std::net::Shutdown::Write);
@@ -59,13 +35,6 @@ impl Server {
             Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
         }
         answer
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

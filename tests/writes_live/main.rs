@@ -4,6 +4,8 @@
 
 mod samples;
 mod server;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,64 +1,29 @@
 //! A redis-server of our own, and raw replies from it.
 
 use std::io::{BufRead, BufReader, Read, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::net::TcpStream;
 
 use tideover::resp::Protocol;
 use tideover::resp::request::OwnedRequest;
 
+use crate::support::{Durability, RedisServer};
 use crate::{Compared, KEYS};
 
-pub(crate) struct Server {
-    child: Child,
-    port: u16,
-    _dir: tempfile::TempDir,
-}
+pub(crate) struct Server(RedisServer);
 
 impl Server {
     pub(crate) fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new("redis-server")
-            .args([
-                "--port",
-                &port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--dir",
-            ])
-            .arg(dir.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        Self { child, port, _dir: dir }
+        Self(RedisServer::start(Durability::Memory))
     }
 
     pub(crate) fn connect(&self, protocol: Protocol) -> Connection {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let stream = loop {
-            match TcpStream::connect(("127.0.0.1", self.port)) {
-                Ok(stream) => break stream,
-                Err(error) if Instant::now() > deadline => panic!("redis-server did not come up: {error}"),
-                Err(_) => std::thread::yield_now(),
-            }
-        };
+        let stream = TcpStream::connect(("127.0.0.1", self.0.port())).unwrap();
         stream.set_nodelay(true).unwrap();
         let mut connection = Connection(BufReader::new(stream));
         if protocol == Protocol::Resp3 {
             connection.command("HELLO 3");
         }
         connection
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
