@@ -496,6 +496,21 @@ fn a_rule_queues_what_the_table_refuses() {
 }
 
 #[test]
+fn an_id_is_provisional_only_until_its_backlog_is_gone() {
+    let (mut redis, proxy) = down();
+    let mut client = proxy.client();
+    let reply = String::from_utf8(client.call(&["XADD", "s", "*", "f", "v"])).unwrap();
+    let id = reply.lines().nth(1).unwrap();
+    let refused = error_text(&client.call(&["XACK", "s", "g", id])).unwrap();
+    assert!(refused.starts_with("UNAVAILABLE "), "{refused}");
+    redis.restart();
+    proxy.wait_for_recovery();
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    check(&mut client, &format!("XACK s g {id}"), b":1\r\n");
+}
+
+#[test]
 fn rules_hold_inside_a_transaction() {
     let rules = "[[upstream.rule]]\ncommands = [\"INCR\"]\nkeys = [\"stats:*\"]\nwhen_down = \"queue\"\nreply = \":1\"\n\
                  [[upstream.rule]]\nkeys = [\"lock:*\"]\nwhen_down = \"error\"\n";

@@ -180,13 +180,16 @@ impl Task {
     }
 
     /// Whether a record may go to the journal now. Not while one of an older generation is out: refused, it would come behind this one.
-    pub(super) fn may_append(&self) -> bool {
+    pub(super) fn may_append(&mut self) -> bool {
         let generation = self.session.local.generation();
         let settled = self.session.is_settled() || self.session.append_generation.get() == generation;
         if self.appender.is_full() || !settled || !self.take_home(Home::Journal) {
             return false;
         }
-        self.session.append_generation.set(generation);
+        if self.session.append_generation.replace(generation) != generation {
+            // The backlog that the IDs issued before stood in is gone: what bears one now is Redis's own.
+            self.stream_ids.settle();
+        }
         true
     }
 
