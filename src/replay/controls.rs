@@ -83,11 +83,6 @@ impl Controls {
         self.lock().rate_max
     }
 
-    /// A halted replay tries again at once: somebody authenticated, or a cause was removed.
-    pub fn nudge(&self) {
-        self.changed.notify_one();
-    }
-
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::down::is_transactional;
-use super::state::{Admission, Transaction};
+use super::state::{Admission, State, Transaction};
 use super::task::{Closing, Routed, Task};
 use super::{Retry, RetryReason, SelectInExec};
 use crate::command::{self, Name, Spec};
@@ -230,12 +230,11 @@ impl Task {
         }
         self.session.confirmations.set(0);
         self.lane = None;
-        let admission = if self.session.settings.client_password.is_some() {
-            Admission::Owed
-        } else {
-            Admission::Granted
-        };
-        self.state = super::state::State::new(self.session.local.shared.target.db, admission);
+        let session = &self.session;
+        self.state = State::new(
+            session.local.shared.target.db,
+            session.settings.client_password.as_ref(),
+        );
         let routed = self.answer(ask, b"+RESET\r\n", Route::Local);
         self.session.output.borrow_mut().unmute(self.session.issued.get());
         routed

@@ -6,7 +6,7 @@ use super::transaction::Gathered;
 use crate::command::Name;
 use crate::resp::Protocol;
 use crate::upstream::link::LinkKey;
-use crate::upstream::settings::Identity;
+use crate::upstream::settings::{Identity, Secret};
 
 /// See the module.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Subscriptions {
 }
 
 impl State {
-    pub(super) fn new(db: u32, admission: Admission) -> Self {
+    pub(super) fn new(db: u32, client_password: Option<&Secret>) -> Self {
         Self {
             key: LinkKey {
                 db,
@@ -103,7 +103,7 @@ impl State {
             unconfirmed: None,
             pinned: Pinned::No,
             blocking: false,
-            admission,
+            admission: client_password.map_or(Admission::Granted, |_| Admission::Owed),
         }
     }
 

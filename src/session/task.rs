@@ -9,7 +9,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::append::Appender;
 use super::output::Output;
-use super::state::{Admission, Pinned, State, Transaction, Watch};
+use super::state::{Pinned, State, Transaction, Watch};
 use super::streaming::Streaming;
 use super::{Home, SelectInExec, Session, Settings};
 use crate::outage::write::StreamIds;
@@ -72,12 +72,7 @@ struct Held {
 /// Serves one client until it leaves.
 pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, reader: Reader, writer: Writer) {
     let local = Rc::clone(appender.local());
-    let admission = if settings.client_password.is_some() {
-        Admission::Owed
-    } else {
-        Admission::Granted
-    };
-    let db = local.shared.target.db;
+    let state = State::new(local.shared.target.db, settings.client_password.as_ref());
     let session = Rc::new(Session {
         id,
         local: Rc::clone(&local),
@@ -106,7 +101,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
     });
     let mut task = Task {
         session: Rc::clone(&session),
-        state: State::new(db, admission),
+        state,
         lane: None,
         pending_lane: None,
         appender,
