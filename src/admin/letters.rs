@@ -49,7 +49,7 @@ async fn append(owner: &OwnerHandle, letter: &DeadLetter) -> Result<(), String> 
         let batch = Batch {
             generation,
             payloads,
-            wall_ms: u64::try_from(wall_ms()).unwrap_or_default(),
+            wall_ms: wall_ms(),
             mono_ms: mono_ms(),
             done: Box::new(move |settled, _| {
                 // Whoever asked may have gone.

@@ -59,7 +59,7 @@ async fn read_out(upstream: &UpstreamView, form: Form, pages: &Pages) -> Result<
         after_seq = last.seq;
         left = left.saturating_sub(records.len());
         let clocks = Clocks {
-            wall_ms: u64::try_from(wall_ms()).unwrap_or_default(),
+            wall_ms: wall_ms(),
             offset_ms: upstream.shared.facts().clock_offset_ms,
         };
         let known = records.iter().filter(|record| record.seq <= numbers.last_seq);

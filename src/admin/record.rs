@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::journal::{DeadLetter, Record};
 use crate::outage::payload::{self, Payload};
 use crate::resp::write;
+use crate::upstream::clock::upstream_ms;
 
 /// Bytes of one argument that a summary shows.
 const ARGUMENT_SHOWN_BYTES: usize = 64;
@@ -63,9 +64,7 @@ impl Clocks {
     }
 
     fn upstream_ms(self) -> i64 {
-        i64::try_from(self.wall_ms)
-            .unwrap_or(i64::MAX)
-            .saturating_add(self.offset_ms)
+        upstream_ms(self.wall_ms, self.offset_ms)
     }
 }
 

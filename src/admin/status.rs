@@ -113,7 +113,7 @@ fn queue_status(upstream: &UpstreamView, numbers: Option<&OwnerStatus>) -> Queue
 
 /// Age of the oldest record of the backlog; 0 when there is none.
 pub(super) fn oldest_age_ms(numbers: &OwnerStatus) -> u64 {
-    let now_ms = u64::try_from(wall_ms()).unwrap_or_default();
+    let now_ms = wall_ms();
     numbers
         .journal
         .oldest_wall_ms

@@ -17,7 +17,7 @@ use super::source::{JournalError, ask, send};
 use crate::breaker::{ErrorClass, Failure, ReplayEffect, Trouble};
 use crate::journal::{DeadLetter, Mark, Record};
 use crate::telemetry;
-use crate::upstream::clock::{mono_ms, wall_ms};
+use crate::upstream::clock::{mono_ms, upstream_ms, wall_ms};
 
 impl Run<'_> {
     fn rate_max(&self) -> Option<NonZeroU32> {
@@ -32,9 +32,9 @@ impl Run<'_> {
     pub(super) fn now(&self) -> Now {
         let wall_ms = wall_ms();
         Now {
-            wall_ms: u64::try_from(wall_ms).unwrap_or_default(),
+            wall_ms,
             mono_ms: mono_ms(),
-            upstream_ms: wall_ms.saturating_add(self.clock_offset_ms),
+            upstream_ms: upstream_ms(wall_ms, self.clock_offset_ms),
             incarnation: self.incarnation,
         }
     }
@@ -227,7 +227,7 @@ impl Run<'_> {
             replid: self.server.replid.clone(),
             offset: self.server.offset,
         };
-        let wall_ms = u64::try_from(wall_ms()).unwrap_or_default();
+        let wall_ms = wall_ms();
         let owner = &self.replay.owner;
         self.confirming = Some(send(|reply| owner.replayed(seq, mark.clone(), wall_ms, reply)).await?);
         self.acked_seq = seq;

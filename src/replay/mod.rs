@@ -115,7 +115,7 @@ impl Replay {
 
     /// To be called every second while CLOSED: replayed records that the upstream has had for a minute need not be kept.
     pub async fn tend(&mut self) {
-        let before_ms = u64::try_from(wall_ms() - resume::RETENTION_MS).unwrap_or_default();
+        let before_ms = wall_ms().saturating_sub(resume::RETENTION_MS);
         let owner = &self.owner;
         if let Ok(Err(error)) = source::ask(|reply| owner.release_older(before_ms, reply)).await {
             tracing::warn!(upstream = self.shared.target.name, %error, "replayed records could not be removed");

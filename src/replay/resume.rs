@@ -3,7 +3,7 @@
 use crate::journal::Mark;
 
 /// Records confirmed longer ago than this, with live writes since, are the upstream's own to keep.
-pub const RETENTION_MS: i64 = 60_000;
+pub const RETENTION_MS: u64 = 60_000;
 
 /// The marker as read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub struct Local {
     /// Live writes may have run since these were confirmed.
     pub live_since_seq: u64,
     /// How long ago the last confirmation was.
-    pub acked_age_ms: i64,
+    pub acked_age_ms: u64,
 }
 
 /// What the database says.

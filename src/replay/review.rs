@@ -184,7 +184,7 @@ impl Run<'_> {
             acked_here_seq: Some(acked_here_seq),
             last_seq: self.last_seq().await?,
             live_since_seq: self.replay.live_since_seq.unwrap_or(checkpoint.seq),
-            acked_age_ms: wall_ms().saturating_sub_unsigned(checkpoint.wall_ms),
+            acked_age_ms: wall_ms().saturating_sub(checkpoint.wall_ms),
         };
         let there = There {
             marker,

@@ -67,7 +67,7 @@ fn one(settings: &Settings, upstream: &UpstreamSettings, workers: usize) -> Resu
         segment_bytes_max: SEGMENT_BYTES_MAX,
     };
     let storage = DiskStorage::new(&journal_dir).map_err(|error| format!("{}: {error}", journal_dir.display()))?;
-    let now_ms = u64::try_from(wall_ms()).unwrap_or_default();
+    let now_ms = wall_ms();
     let (journal, report) = Journal::open(storage, journal_settings, random_id(), now_ms)
         .map_err(|error| format!("{}: {error}", journal_dir.display()))?;
     tell(&upstream.name, &report);

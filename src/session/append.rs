@@ -189,7 +189,7 @@ impl Appender {
         let sent = self.owner.append(Batch {
             generation: batch.generation,
             payloads,
-            wall_ms: u64::try_from(wall_ms()).unwrap_or_default(),
+            wall_ms: wall_ms(),
             mono_ms: mono_ms(),
             done: Box::new(move |settled, payloads| fate.call(settled, payloads)),
         });

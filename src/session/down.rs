@@ -166,7 +166,7 @@ impl Task {
         let mut context = WriteContext {
             protocol: self.state.key.protocol,
             upstream_name: &session.local.shared.target.name,
-            wall_ms: u64::try_from(wall_ms()).unwrap_or_default(),
+            wall_ms: wall_ms(),
             stream_ids: &mut self.stream_ids,
         };
         match write_with(spec, &ask.request, rule_reply, &mut context, &mut reply) {

@@ -7,9 +7,15 @@ static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Our wall clock in milliseconds since 1970. It may step.
 #[must_use]
-pub fn wall_ms() -> i64 {
+pub fn wall_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The upstream's wall clock, given its distance from ours.
+#[must_use]
+pub fn upstream_ms(wall_ms: u64, offset_ms: i64) -> i64 {
+    i64::try_from(wall_ms).unwrap_or(i64::MAX).saturating_add(offset_ms)
 }
 
 /// Milliseconds since this process first asked. Never steps; means nothing in another process.

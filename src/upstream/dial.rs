@@ -204,7 +204,9 @@ async fn ready(address: &Address, handshake: &Handshake<'_>, limit: Duration) ->
     let mut facts = hello_facts(&hello);
     facts.run_id = field_text(&server).and_then(|text| value_of(&text, "run_id:", '\n'));
     facts.ping_error = error_text(&ping);
-    facts.clock_offset_ms = time_ms(&time).map_or(0, |theirs| theirs - i64::midpoint(wall_before_ms, wall_after_ms));
+    facts.clock_offset_ms = time_ms(&time).map_or(0, |theirs| {
+        theirs.saturating_sub_unsigned(u64::midpoint(wall_before_ms, wall_after_ms))
+    });
     let connection = Connection {
         client_id: value_of(&client, "id=", ' ')
             .and_then(|id| id.parse().ok())

@@ -171,7 +171,7 @@ impl Rig {
         let storage = DiskStorage::new(dir.path().join("journal")).unwrap();
         let mut id = [7; 16];
         fastrand::fill(&mut id);
-        let (journal, _) = Journal::open(storage, journal_settings, id, now_ms()).unwrap();
+        let (journal, _) = Journal::open(storage, journal_settings, id, wall_ms()).unwrap();
         let (owner, _thread) = spawn(journal, Fsync::No, Vec::new()).unwrap();
         let target = Target {
             name: "main".into(),
@@ -219,7 +219,7 @@ impl Rig {
         let batch = Batch {
             generation: self.owner.generation(),
             payloads,
-            wall_ms: now_ms(),
+            wall_ms: wall_ms(),
             mono_ms: mono_ms(),
             done: Box::new(move |settled, _| drop(sender.send(settled))),
         };
@@ -340,10 +340,6 @@ impl Rig {
     pub(crate) fn marker_key(&self) -> String {
         format!("tideover:{}:replayed", self.owner.queue_id())
     }
-}
-
-fn now_ms() -> u64 {
-    wall_ms().try_into().unwrap()
 }
 
 /// Passes bytes on, until the EXEC of that number has been answered: the answer is swallowed and the connection ended.
