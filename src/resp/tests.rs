@@ -256,6 +256,10 @@ fn lines_beyond_64_kib_get_the_texts_of_redis() {
     check(&with("\0"), "too big inline request");
     check(&with("*"), "too big mbulk count string");
     check(&with("*1\r\n$"), "too big bulk count string");
+    // Only a line without an end is too long, wherever the pieces part.
+    check(&[with("*"), b"\r".to_vec()].concat(), "waits");
+    check(&[with("*1\r\n$"), b"\r".to_vec()].concat(), "waits");
+    check(&[with("*"), b"\r\n".to_vec()].concat(), "invalid multibulk length");
 }
 
 #[test]
