@@ -2,7 +2,10 @@
 
 CARGO ?= cargo
 
-.PHONY: test check bench demo redis peers
+# How long each fuzz target runs.
+FUZZ_SECONDS ?= 60
+
+.PHONY: test check fuzz bench demo redis peers
 
 test: redis
 	$(CARGO) test
@@ -13,6 +16,12 @@ check:
 	$(CARGO) clippy --all-targets -- -D warnings
 	command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
 	$(CARGO) deny check bans licenses sources
+
+fuzz:
+	command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked
+	for target in requests replies; do \
+		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=512 -malloc_limit_mb=16 || exit 1; \
+	done
 
 bench: redis peers
 	$(CARGO) build --release

@@ -8,6 +8,10 @@ pub mod scan;
 pub mod write;
 
 #[cfg(test)]
+mod in_steps;
+#[cfg(test)]
+mod reply_tests;
+#[cfg(test)]
 mod tests;
 
 pub use request::{Request, Span};

@@ -159,7 +159,7 @@ impl Scanner {
         match input.first() {
             None => Ok(Started::Done(Scan::Incomplete)),
             Some(b'*') => match request_line(input, 0) {
-                None if input.len() > limits.inline_bytes_max => Err(ProtocolError::TooBigCountLine),
+                None if is_endless(input, limits) => Err(ProtocolError::TooBigCountLine),
                 None => Ok(Started::Done(Scan::Incomplete)),
                 Some((text, next)) => match integer(&text[1..]) {
                     Some(n) if n <= i64::from(limits.args_max) => Ok(match u32::try_from(n) {
@@ -290,7 +290,7 @@ fn header(input: &[u8], at: usize, limits: &Limits) -> Result<Option<(u64, usize
         return Ok(Some((u64::from(a - b'0'), at + 4)));
     }
     let Some((text, next)) = request_line(input, at) else {
-        return if input.len() - at > limits.inline_bytes_max {
+        return if is_endless(input.get(at..).unwrap_or_default(), limits) {
             Err(ProtocolError::TooBigBulkLine)
         } else {
             Ok(None)
@@ -321,6 +321,12 @@ fn request_line(input: &[u8], at: usize) -> Option<(&[u8], usize)> {
     let rest = input.get(at..)?;
     let end = position_in_c(rest, b'\r')?;
     (end + 2 <= rest.len()).then(|| (&rest[..end], at + end + 2))
+}
+
+/// Whether a header line that is not complete is too long already. One that lacks nothing but its last byte is not.
+#[cold]
+fn is_endless(line: &[u8], limits: &Limits) -> bool {
+    line.len() > limits.inline_bytes_max && position_in_c(line, b'\r').is_none()
 }
 
 /// As C's `strchr`: nothing behind a zero byte is found.

@@ -1,94 +1,18 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use redis_protocol::resp2::decode::decode as decode_resp2;
-use redis_protocol::resp3::decode::complete::decode as decode_resp3;
+use redis_protocol::resp2::types::OwnedFrame;
 
-use super::reply::{self, Found, Kind};
+use super::in_steps::{Seen, arguments, replies_in_steps, requests_in_steps};
+use super::reply::{self, Found};
 use super::request::OwnedRequest;
 use super::scan::{Limits, Passed, ProtocolError, Scan, Scanner};
-
-/// What a byte stream is made of: requests as their arguments, blanks, and how it ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
-    Request(Vec<Vec<u8>>),
-    Nothing,
-    Error(ProtocolError),
-    Incomplete(usize),
-}
 
 fn small() -> Limits {
     Limits {
         args_max: 64,
         bulk_bytes_max: 512,
         inline_bytes_max: 4096,
-    }
-}
-
-/// Gives the scanner growing prefixes, as a session does, each `step` bytes longer than the last.
-fn scan_in_steps(input: &[u8], steps: &[usize]) -> Vec<Seen> {
-    let mut scanner = Scanner::default();
-    let mut seen = Vec::new();
-    let mut steps = steps.iter().copied().cycle();
-    let (mut start, mut end) = (0, 0);
-    loop {
-        let rest = &input[start..end];
-        match scanner.scan(rest, &small()) {
-            Err(error) => {
-                seen.push(Seen::Error(error));
-                return seen;
-            }
-            Ok(Scan::Incomplete) if end == input.len() => {
-                seen.push(Seen::Incomplete(rest.len()));
-                return seen;
-            }
-            Ok(Scan::Incomplete) => end = input.len().min(end + steps.next().unwrap_or(1)),
-            Ok(Scan::Nothing { len }) => {
-                seen.push(Seen::Nothing);
-                start += len;
-            }
-            Ok(Scan::Request { len }) => {
-                seen.push(Seen::Request(arguments(&rest[..len], &scanner)));
-                start += len;
-            }
-            Ok(Scan::Inline { len }) => {
-                seen.push(Seen::Request(arguments(scanner.inline(), &scanner)));
-                start += len;
-            }
-        }
-    }
-}
-
-fn arguments(frame: &[u8], scanner: &Scanner) -> Vec<Vec<u8>> {
-    let request = super::Request::new(frame, scanner.spans());
-    request.args_from(0).map(<[u8]>::to_vec).collect()
-}
-
-/// Gives the reply scanner what it has not used, plus the next bytes; each frame is its bytes and kind.
-fn replies_in_steps(input: &[u8], steps: &[usize]) -> (Vec<(Vec<u8>, Kind)>, Option<reply::NotAReply>) {
-    let mut scanner = reply::Scanner::default();
-    let mut frames = Vec::new();
-    let mut frame = Vec::new();
-    let mut steps = steps.iter().copied().cycle();
-    let (mut start, mut end) = (0, 0);
-    loop {
-        match scanner.scan(&input[start..end]) {
-            Err(error) => return (frames, Some(error)),
-            Ok(Found::End { bytes, kind }) => {
-                frame.extend_from_slice(&input[start..start + bytes]);
-                start += bytes;
-                assert!(!scanner.is_mid_reply());
-                frames.push((std::mem::take(&mut frame), kind));
-            }
-            Ok(Found::Part { bytes, .. }) => {
-                frame.extend_from_slice(&input[start..start + bytes]);
-                start += bytes;
-                assert_eq!(scanner.is_mid_reply(), !frame.is_empty());
-                if end == input.len() {
-                    return (frames, None);
-                }
-                end = input.len().min(end + steps.next().unwrap_or(1));
-            }
-        }
     }
 }
 
@@ -114,58 +38,7 @@ fn almost_requests() -> impl Strategy<Value = Vec<u8>> {
     vec(piece, 0..8).prop_map(|pieces| pieces.concat())
 }
 
-fn text() -> impl Strategy<Value = String> {
-    "[ -~]{0,10}"
-}
-
-/// A reply of bounded depth; in RESP2 of its types only.
-fn reply_frame(protocol: super::Protocol) -> BoxedStrategy<Vec<u8>> {
-    let line = |kind: &'static str, body: BoxedStrategy<String>| {
-        body.prop_map(move |body| format!("{kind}{body}\r\n").into_bytes())
-            .boxed()
-    };
-    let bulk = vec(any::<u8>(), 0..40).prop_map(|payload| {
-        let mut out = Vec::new();
-        super::write::bulk(&mut out, &payload);
-        out
-    });
-    let mut leaves = vec![
-        bulk.boxed(),
-        line("+", text().boxed()),
-        line("-", text().prop_map(|text| format!("ERR {text}")).boxed()),
-        line(":", any::<i64>().prop_map(|n| n.to_string()).boxed()),
-    ];
-    let mut aggregates = vec![('*', 1)];
-    match protocol {
-        super::Protocol::Resp2 => {
-            leaves.push(Just(b"$-1\r\n".to_vec()).boxed());
-            leaves.push(Just(b"*-1\r\n".to_vec()).boxed());
-        }
-        super::Protocol::Resp3 => {
-            leaves.push(Just(b"_\r\n".to_vec()).boxed());
-            leaves.push(Just(b"#t\r\n".to_vec()).boxed());
-            leaves.push(Just(b",1.5\r\n".to_vec()).boxed());
-            leaves.push(Just(b"(3492890328409238509324850943850943825024385\r\n".to_vec()).boxed());
-            leaves.push(Just(b"=8\r\ntxt:some\r\n".to_vec()).boxed());
-            leaves.push(Just(b"!9\r\nERR wrong\r\n".to_vec()).boxed());
-            aggregates.push(('~', 1));
-            aggregates.push(('%', 2));
-        }
-    }
-    let leaf = proptest::strategy::Union::new(leaves);
-    leaf.prop_recursive(4, 32, 5, move |inner| {
-        (vec(inner, 0..5), proptest::sample::select(aggregates.clone())).prop_map(|(elements, (kind, each))| {
-            let n = elements.len() / each;
-            let mut out = format!("{kind}{n}\r\n").into_bytes();
-            // The oracle keeps sets and maps as such: what is equal twice would be counted once.
-            out.extend(elements.into_iter().take(n * each).flatten());
-            out
-        })
-    })
-    .boxed()
-}
-
-fn steps() -> impl Strategy<Value = Vec<usize>> {
+pub(super) fn steps() -> impl Strategy<Value = Vec<usize>> {
     vec(1_usize..40, 1..6)
 }
 
@@ -174,54 +47,44 @@ proptest! {
     fn any_split_of_a_request_stream_gives_the_same_requests_and_errors(
         input in almost_requests(), steps in steps(),
     ) {
-        let whole = scan_in_steps(&input, &[input.len().max(1)]);
-        prop_assert_eq!(&scan_in_steps(&input, &[1]), &whole);
-        prop_assert_eq!(&scan_in_steps(&input, &steps), &whole);
+        let whole = requests_in_steps(&input, &[input.len().max(1)], &small());
+        prop_assert_eq!(&requests_in_steps(&input, &[1], &small()), &whole);
+        prop_assert_eq!(&requests_in_steps(&input, &steps, &small()), &whole);
     }
 
     #[test]
     fn no_bytes_make_a_scanner_panic(input in vec(any::<u8>(), 0..200), steps in steps()) {
-        scan_in_steps(&input, &steps);
+        requests_in_steps(&input, &steps, &small());
         replies_in_steps(&input, &steps);
     }
 
     #[test]
-    fn no_reply_like_bytes_make_the_reply_scanner_panic_or_differ_by_split(
-        input in "([*$%~>=!|+:,_#(-]-?[0-9]{0,20}\r\n?|[a-z]{0,5}){0,12}", steps in steps(),
+    fn requests_are_what_redis_protocol_makes_of_them(
+        requests in vec(request(), 1..4), steps in steps(),
     ) {
-        let input = input.as_bytes();
-        let whole = replies_in_steps(input, &[input.len().max(1)]);
-        prop_assert_eq!(&replies_in_steps(input, &[1]), &whole);
-        prop_assert_eq!(&replies_in_steps(input, &steps), &whole);
-    }
-
-    #[test]
-    fn requests_end_where_redis_protocol_ends_them(input in request(), behind in vec(any::<u8>(), 0..8)) {
-        let (_, oracle) = decode_resp2(&input).unwrap().unwrap();
-        let mut longer = input.clone();
-        longer.extend(behind);
-        prop_assert_eq!(
-            Scanner::default().scan(&longer, &small()),
-            Ok(Scan::Request { len: oracle })
-        );
-    }
-
-    #[test]
-    fn resp2_replies_end_where_redis_protocol_ends_them(
-        input in reply_frame(super::Protocol::Resp2), behind in vec(any::<u8>(), 0..8), steps in steps(),
-    ) {
-        let (_, oracle) = decode_resp2(&input).unwrap().unwrap();
-        check_reply_end(&input, &behind, oracle, &steps)?;
-    }
-
-    #[test]
-    fn resp3_replies_end_where_redis_protocol_ends_them(
-        input in reply_frame(super::Protocol::Resp3), behind in vec(any::<u8>(), 0..8), steps in steps(),
-    ) {
-        // The oracle refuses what cannot be a key of its maps; such frames say nothing.
-        if let Ok(Some((_, oracle))) = decode_resp3(&input) {
-            check_reply_end(&input, &behind, oracle, &steps)?;
+        let input = requests.concat();
+        let mut expected = Vec::new();
+        let mut rest = input.as_slice();
+        while let Some((frame, bytes)) = decode_resp2(rest).unwrap() {
+            expected.push(Seen::Request(bulk_strings(frame)));
+            rest = &rest[bytes..];
         }
+        expected.push(Seen::Incomplete(0));
+        prop_assert_eq!(requests_in_steps(&input, &steps, &small()), expected);
+    }
+
+    #[test]
+    fn what_a_scanner_keeps_is_bounded_by_the_request(input in almost_requests()) {
+        let mut scanner = Scanner::default();
+        let mut rest = input.as_slice();
+        while let Ok(Scan::Request { len } | Scan::Inline { len } | Scan::Nothing { len }) = scanner.scan(rest, &small()) {
+            // An argument takes at least six bytes in array form, and two inline, whose array form adds at most ten to each.
+            prop_assert!(scanner.spans().len() <= len.div_ceil(2));
+            prop_assert!(scanner.inline().len() <= 10 + 12 * input.len());
+            rest = &rest[len..];
+        }
+        scanner.reset();
+        prop_assert!(scanner.kept_bytes() <= 16 * size_of::<super::Span>());
     }
 
     // A request becomes a stream at any point before its end; the stream finds the end that the scanner finds.
@@ -258,19 +121,15 @@ proptest! {
     }
 }
 
-fn check_reply_end(input: &[u8], behind: &[u8], oracle: usize, steps: &[usize]) -> Result<(), TestCaseError> {
-    prop_assert_eq!(oracle, input.len());
-    let kind = match input.first() {
-        Some(b'-' | b'!') => Kind::Error,
-        Some(_) | None => Kind::Value,
+fn bulk_strings(frame: OwnedFrame) -> Vec<Vec<u8>> {
+    let OwnedFrame::Array(elements) = frame else {
+        panic!("a request is an array")
     };
-    let longer = [input, behind].concat();
-    prop_assert_eq!(
-        reply::Scanner::default().scan(&longer),
-        Ok(Found::End { bytes: oracle, kind })
-    );
-    prop_assert_eq!(replies_in_steps(input, steps), (vec![(input.to_vec(), kind)], None));
-    Ok(())
+    let bytes = |element| match element {
+        OwnedFrame::BulkString(bytes) => bytes,
+        other => panic!("{other:?} is no argument"),
+    };
+    elements.into_iter().map(bytes).collect()
 }
 
 #[test]
@@ -397,6 +256,10 @@ fn lines_beyond_64_kib_get_the_texts_of_redis() {
     check(&with("\0"), "too big inline request");
     check(&with("*"), "too big mbulk count string");
     check(&with("*1\r\n$"), "too big bulk count string");
+    // Only a line without an end is too long, wherever the pieces part.
+    check(&[with("*"), b"\r".to_vec()].concat(), "waits");
+    check(&[with("*1\r\n$"), b"\r".to_vec()].concat(), "waits");
+    check(&[with("*"), b"\r\n".to_vec()].concat(), "invalid multibulk length");
 }
 
 #[test]
