@@ -6,6 +6,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error};
 
+/// Names of a certificate that are said.
+const NAMES_MAX: usize = 5;
+
 /// Why a TLS connection to the upstream was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TlsFault {
@@ -39,19 +42,28 @@ impl TlsFault {
 
 fn certificate(error: &CertificateError) -> String {
     match error {
-        CertificateError::UnknownIssuer => "is signed by nobody that is trusted (unknown issuer)".to_owned(),
+        // An authority of the same name with another key is a stranger as well.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "is signed by nobody that is trusted (unknown issuer)".to_owned()
+        }
         CertificateError::ExpiredContext { not_after, .. } => format!("expired on {}", date(*not_after)),
         CertificateError::NotValidYetContext { not_before, .. } => format!("is not valid before {}", date(*not_before)),
         CertificateError::NotValidForNameContext { expected, presented } => {
-            let names = if presented.is_empty() {
-                "no name".to_owned()
-            } else {
-                presented.join(", ")
+            let names: Vec<&str> = presented.iter().take(NAMES_MAX).map(|name| bare(name)).collect();
+            let names = match names.as_slice() {
+                [] => "no name".to_owned(),
+                names => names.join(", "),
             };
             format!("is not for {}, but for {names}", expected.to_str())
         }
         other => format!("is not accepted: {other}"),
     }
+}
+
+/// `DnsName("redis.internal")` without what is around it.
+fn bare(name: &str) -> &str {
+    let inside = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inside.unwrap_or(name).trim_matches('"')
 }
 
 fn date(time: UnixTime) -> String {

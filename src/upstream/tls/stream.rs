@@ -149,6 +149,9 @@ impl TlsWriter {
         let mut connection = self.0.connection.borrow_mut();
         self.0.flush(&mut connection)?;
         let taken = connection.writer().write(bytes)?;
+        if taken == 0 && !bytes.is_empty() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
         match self.0.flush(&mut connection) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             Ok(()) | Err(_) => Ok(taken),
