@@ -53,13 +53,13 @@ fn the_shipped_file_is_right_and_so_is_none() {
 #[test]
 fn a_wrong_configuration_names_every_fault_at_once_and_exits_78() {
     let (code, stdout, stderr) = check(
-        "nonsense = true\n[[upstream]]\nurl = \"rediss://h\"\n[upstream.breaker]\nfailure_threshold = 0\ntypo = 1\n",
+        "nonsense = true\n[[upstream]]\nurl = \"redis+cluster://h\"\n[upstream.breaker]\nfailure_threshold = 0\ntypo = 1\n",
         &[("TIDEOVER_WORKERS", "0")],
     );
     assert_eq!((code, stdout.as_str()), (Some(78), ""));
     for fault in [
         "nonsense = true: unknown key",
-        "upstream[0].url = \"rediss://h\": rediss:// is not built yet",
+        "upstream[0].url = \"redis+cluster://h\": redis+cluster:// is not built yet",
         "upstream[0].breaker.failure_threshold = 0: must be at least 1",
         "upstream[0].breaker.typo = 1: unknown key",
         "TIDEOVER_WORKERS = 0: must be at least 1",

@@ -23,10 +23,18 @@ pub enum ListenAddress {
 /// A URL as typed: its password may still come from a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct UrlParts {
-    pub(super) address: UpstreamAddress,
+    pub(super) place: Place,
     pub(super) db: u32,
     pub(super) user: Option<String>,
     pub(super) password: Option<Secret>,
+}
+
+/// An address as typed: what TLS needs beside it may stand elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Tcp { host: String, port: u16 },
+    Tls { host: String, port: u16 },
+    Unix(PathBuf),
 }
 
 impl Default for ListenAddress {
@@ -34,6 +42,20 @@ impl Default for ListenAddress {
         Self::Tcp {
             host: "127.0.0.1".to_owned(),
             port: 6380,
+        }
+    }
+}
+
+impl Default for UrlParts {
+    fn default() -> Self {
+        Self {
+            place: Place::Tcp {
+                host: "127.0.0.1".to_owned(),
+                port: REDIS_PORT,
+            },
+            db: 0,
+            user: None,
+            password: None,
         }
     }
 }
@@ -80,36 +102,36 @@ impl FromStr for UrlParts {
     fn from_str(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text
             .split_once("://")
-            .ok_or("must be a URL: redis://[user:password@]host[:port][/db] or unix:///path[?db=N]")?;
+            .ok_or("must be a URL: redis[s]://[user:password@]host[:port][/db] or unix:///path[?db=N]")?;
         match scheme {
-            "redis" => tcp_url(rest),
+            "redis" => tcp_url(rest, |host, port| Place::Tcp { host, port }),
+            "rediss" => tcp_url(rest, |host, port| Place::Tls { host, port }),
             "unix" => unix_url(rest),
-            "rediss" | "redis+sentinel" | "redis+cluster" => Err(format!("{scheme}:// is not built yet")),
-            _ => Err(format!("{scheme}:// is not known; must be redis:// or unix://")),
+            "redis+sentinel" | "redis+cluster" => Err(format!("{scheme}:// is not built yet")),
+            _ => Err(format!(
+                "{scheme}:// is not known; must be redis://, rediss:// or unix://"
+            )),
         }
     }
 }
 
-fn tcp_url(rest: &str) -> Result<UrlParts, String> {
+fn tcp_url(rest: &str, place: impl FnOnce(String, u16) -> Place) -> Result<UrlParts, String> {
     let (authority, path) = match rest.split_once('/') {
         Some((authority, path)) => (authority, path),
         None => (rest, ""),
     };
     if rest.contains('?') || rest.contains('#') {
-        return Err("redis:// takes no ? or # (write %3F or %23 in a password)".to_owned());
+        return Err("the URL takes no ? or # (write %3F or %23 in a password)".to_owned());
     }
     let (user, password, host_port) = userinfo(authority)?;
     let (host, port) = split_port(host_port)?;
-    let address = UpstreamAddress::Tcp {
-        host,
-        port: port.unwrap_or(REDIS_PORT),
-    };
-    if let UpstreamAddress::Tcp { port: 0, .. } = address {
+    let port = port.unwrap_or(REDIS_PORT);
+    if port == 0 {
         return Err("the port must be 1 to 65535".to_owned());
     }
     let db = if path.is_empty() { 0 } else { database(path)? };
     Ok(UrlParts {
-        address,
+        place: place(host, port),
         db,
         user,
         password,
@@ -135,7 +157,7 @@ fn unix_url(rest: &str) -> Result<UrlParts, String> {
     };
     let path = String::from_utf8(percent_decode(path)?).map_err(|_| "the path must be UTF-8")?;
     Ok(UrlParts {
-        address: UpstreamAddress::Unix(PathBuf::from(path)),
+        place: Place::Unix(PathBuf::from(path)),
         db,
         user,
         password,
@@ -260,7 +282,7 @@ impl fmt::Display for ListenAddress {
 impl fmt::Display for UpstreamAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { host, port } => write_tcp(f, host, *port),
+            Self::Tcp { host, port } | Self::Tls { host, port, .. } => write_tcp(f, host, *port),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -277,8 +299,12 @@ impl fmt::Display for UpstreamUrl {
             }
         };
         match &self.address {
-            UpstreamAddress::Tcp { .. } => {
-                write!(f, "redis://{userinfo}{}", self.address)?;
+            UpstreamAddress::Tcp { .. } | UpstreamAddress::Tls { .. } => {
+                let scheme = match &self.address {
+                    UpstreamAddress::Tls { .. } => "rediss",
+                    UpstreamAddress::Tcp { .. } | UpstreamAddress::Unix(_) => "redis",
+                };
+                write!(f, "{scheme}://{userinfo}{}", self.address)?;
                 if self.db != 0 {
                     write!(f, "/{}", self.db)?;
                 }
@@ -299,6 +325,14 @@ impl fmt::Display for UpstreamUrl {
 mod tests {
     use super::*;
 
+    fn shown(place: &Place) -> String {
+        match place {
+            Place::Tcp { host, port } => format!("{host}:{port}"),
+            Place::Tls { host, port } => format!("tls:{host}:{port}"),
+            Place::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+
     fn check(text: &str, expected: Result<&str, &str>) {
         let got = text.parse::<UrlParts>().map(|url| {
             let user = url.user.unwrap_or_default();
@@ -307,7 +341,7 @@ mod tests {
                 .map(|secret| String::from_utf8_lossy(secret.expose()).into_owned());
             format!(
                 "{} db={} user={user} password={}",
-                url.address,
+                shown(&url.place),
                 url.db,
                 password.unwrap_or_default()
             )
@@ -324,7 +358,8 @@ mod tests {
         check("redis://h", Ok("h:6379 db=0 user= password="));
         check("redis://h:7000/3", Ok("h:7000 db=3 user= password="));
         check("redis://h/", Ok("h:6379 db=0 user= password="));
-        check("redis://[::1]:7000", Ok("[::1]:7000 db=0 user= password="));
+        check("redis://[::1]:7000", Ok("::1:7000 db=0 user= password="));
+        check("rediss://u:p@h/2", Ok("tls:h:6379 db=2 user=u password=p"));
         check("redis://:p@h", Ok("h:6379 db=0 user= password=p"));
         check("redis://u:p%40s%3Aw%2F@h/1", Ok("h:6379 db=1 user=u password=p@s:w/"));
         check("redis://%C3%BC:p:q@h", Ok("h:6379 db=0 user=ü password=p:q"));
@@ -339,7 +374,7 @@ mod tests {
 
     #[test]
     fn wrong_urls_are_refused_with_the_rule() {
-        for scheme in ["rediss", "redis+sentinel", "redis+cluster"] {
+        for scheme in ["redis+sentinel", "redis+cluster"] {
             check(&format!("{scheme}://h"), Err("not built yet"));
         }
         check("http://h", Err("not known"));
@@ -355,6 +390,7 @@ mod tests {
         check("redis://h/+1", Err("database"));
         check("redis://h/4294967296", Err("database"));
         check("redis://h?db=1", Err("takes no ?"));
+        check("rediss://h?ssl_cert_reqs=none", Err("takes no ?"));
         check("redis://u:%4@h", Err("hexadecimal"));
         check("unix://run/redis.sock", Err("three slashes"));
         check("unix://", Err("absolute path"));
@@ -396,14 +432,20 @@ mod tests {
                 user: parts.user.clone(),
                 password,
             });
+            let place = parts.place.clone();
+            let address = match parts.place {
+                Place::Tcp { host, port } => UpstreamAddress::Tcp { host, port },
+                Place::Unix(path) => UpstreamAddress::Unix(path),
+                Place::Tls { .. } => panic!("{text} has no files"),
+            };
             let url = UpstreamUrl {
-                address: parts.address,
+                address,
                 db: parts.db,
                 credentials,
             };
             assert!(!format!("{url} {url:?}").contains("secret"));
             let again: UrlParts = url.to_string().parse().unwrap();
-            assert_eq!((again.address, again.db, again.user), (url.address, url.db, parts.user));
+            assert_eq!((again.place, again.db, again.user), (place, url.db, parts.user));
         }
     }
 }

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
+use super::UpstreamAddress;
 use super::raw::{size_text, word};
 use super::rule;
 use super::sections::FSYNC;
 use super::settings::{LimitSettings, QueueSettings, Settings, UpstreamSettings};
+use super::tls;
 
 /// TOML for `tideover check`. Keys that are off are left out.
 #[must_use]
@@ -61,6 +63,15 @@ fn upstream(upstream: &UpstreamSettings) -> Table {
     put(&mut table, "name", text(&upstream.name));
     put(&mut table, "listen", text(&upstream.listen));
     put(&mut table, "url", text(&upstream.url));
+    if let UpstreamAddress::Tls { tls, .. } = &upstream.url.address {
+        let tls = tls::client_table(tls);
+        if !tls.is_empty() {
+            put(&mut table, "tls", Value::Table(tls));
+        }
+    }
+    if let Some(tls) = &upstream.listen_tls {
+        put(&mut table, "listen_tls", Value::Table(tls::server_table(tls)));
+    }
     put(&mut table, "hold_timeout", duration(upstream.hold_timeout));
     if upstream.client_password.is_some() {
         put(&mut table, "client_password", text("***"));

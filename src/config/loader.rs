@@ -5,18 +5,21 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::{Table, Value};
 
 use super::Secret;
-use super::address::{Credentials, ListenAddress, UpstreamAddress, UpstreamUrl, UrlParts};
+use super::address::{Credentials, ListenAddress, Place, UpstreamAddress, UpstreamUrl, UrlParts};
 use super::fault::{ConfigErrors, Fault, LoadError, shown};
 use super::raw::{Section, duration, parsed, text};
 use super::rule;
 use super::sections::{HOUR, breaker_settings, limits, name, queue, replay, socket_address, timeouts, worker_count};
 use super::settings::{Settings, UpstreamSettings};
+use super::tls;
 use crate::telemetry;
+use crate::upstream::tls::{ClientSettings, ClientTls, ServerTls};
 
 /// What the command line says, as typed; the environment says the same with `TIDEOVER_CONFIG`, `TIDEOVER_LISTEN`, ….
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -225,29 +228,31 @@ impl Loader<'_> {
                 Vec::new()
             }
             Some(sections) => sections,
-            None => Vec::new(),
+            None => vec![top.absent("upstream")],
         };
-        let mut upstreams: Vec<UpstreamSettings> = sections.into_iter().map(|section| self.upstream(section)).collect();
-        if upstreams.is_empty() {
-            upstreams.push(UpstreamSettings::default());
-        }
         // With several upstreams there is nothing above the file: that is wrong usage.
-        if let [only] = &mut upstreams[..] {
-            if let Some(listen) = self.above(listen, None, parsed) {
-                only.listen = listen;
-            }
-            if let Some(url) = self.above(url, None, complete_url) {
-                only.url = url;
-            }
-        }
+        let mut above = Some((listen, url));
+        let upstreams = sections.into_iter();
         upstreams
+            .map(|section| {
+                let (listen, url) = above.take().unwrap_or_default();
+                self.upstream(section, listen, url)
+            })
+            .collect()
     }
 
-    fn upstream(&self, mut section: Section<'_>) -> UpstreamSettings {
+    fn upstream(
+        &self,
+        mut section: Section<'_>,
+        above_listen: Option<Override>,
+        above_url: Option<Override>,
+    ) -> UpstreamSettings {
         let default = UpstreamSettings::default();
         let name = section.get("name", default.name, name);
-        let listen = section.get("listen", default.listen, parsed);
-        let url = self.url(&mut section);
+        let listen = section.optional("listen", parsed);
+        let listen = self.above(above_listen, listen, parsed).unwrap_or(default.listen);
+        let listen_tls = self.listen_tls(&mut section, &listen);
+        let url = self.url(&mut section, above_url);
         let hold_timeout = section.get("hold_timeout", default.hold_timeout, duration(Duration::ZERO, HOUR));
         let client_password = section.optional("client_password", |value| Ok(Secret::new(text(value)?)));
         let breaker = breaker_settings(section.section("breaker"));
@@ -260,6 +265,7 @@ impl Loader<'_> {
         UpstreamSettings {
             name,
             listen,
+            listen_tls,
             url,
             hold_timeout,
             client_password,
@@ -271,8 +277,72 @@ impl Loader<'_> {
         }
     }
 
-    /// `url` and `password_file` together.
-    fn url(&self, section: &mut Section<'_>) -> UpstreamUrl {
+    fn listen_tls(&self, section: &mut Section<'_>, listen: &ListenAddress) -> Option<Arc<ServerTls>> {
+        let is_there = section.has("listen_tls");
+        let tls = section.section("listen_tls");
+        if !is_there {
+            return None;
+        }
+        if let ListenAddress::Unix(_) = listen {
+            let value = Some(format!("{:?}", listen.to_string()));
+            section.fault("listen", value, "a unix socket takes no listen_tls");
+        }
+        tls::server(tls, self.outside.read)
+    }
+
+    /// `url`, `password_file` and `tls` together.
+    fn url(&self, section: &mut Section<'_>, above: Option<Override>) -> UpstreamUrl {
+        let below = self.url_of_file(section);
+        let complete = self.above(above, below, complete_url);
+        let has_tls = section.has("tls");
+        let mut tls = section.section("tls");
+        let settings = tls::client_settings(&mut tls);
+        let Some(CompleteUrl { place, db, credentials }) = complete else {
+            tls.finish();
+            return UpstreamUrl::default();
+        };
+        if has_tls && !matches!(place, Place::Tls { .. }) {
+            section.fault("tls", None, "is there, but the URL does not begin with rediss://");
+        }
+        let address = match place {
+            Place::Tcp { host, port } => Some(UpstreamAddress::Tcp { host, port }),
+            Place::Tls { host, port } => self
+                .tls(section, &tls, settings, &host)
+                .map(|tls| UpstreamAddress::Tls { host, port, tls }),
+            Place::Unix(path) => Some(UpstreamAddress::Unix(path)),
+        };
+        tls.finish();
+        UpstreamUrl {
+            address: address.unwrap_or(UpstreamUrl::default().address),
+            db,
+            credentials,
+        }
+    }
+
+    fn tls(
+        &self,
+        section: &Section<'_>,
+        tls: &Section<'_>,
+        settings: ClientSettings,
+        host: &str,
+    ) -> Option<Arc<ClientTls>> {
+        match (&settings.server_name, tls::server_name(host)) {
+            (Some(name), _) => tls::client(tls, settings.clone(), name.clone(), self.outside.read),
+            (None, Ok(name)) => tls::client(tls, settings, name, self.outside.read),
+            (None, Err(rule)) => {
+                section.fault(
+                    "url",
+                    None,
+                    format!("the host {rule}, or tls.server_name must be there"),
+                );
+                None
+            }
+        }
+    }
+
+    /// Nothing when it is there and wrong.
+    fn url_of_file(&self, section: &mut Section<'_>) -> Option<CompleteUrl> {
+        let has_url = section.has("url");
         let parts = section.optional("url", parsed::<UrlParts>);
         let file = section.optional("password_file", text);
         let password = file.as_ref().and_then(|file| {
@@ -289,23 +359,14 @@ impl Loader<'_> {
                 }
             }
         });
-        let Some(mut parts) = parts else {
-            let credentials = password.map(|password| Credentials { user: None, password });
-            return UpstreamUrl {
-                credentials,
-                ..UpstreamUrl::default()
-            };
-        };
+        let mut parts = if has_url { parts? } else { UrlParts::default() };
         if file.is_some() {
             if parts.password.is_some() {
                 section.fault("password_file", None, "must not stand beside a password in the URL");
             }
             parts.password = password.or_else(|| Some(Secret::new("")));
         }
-        completed(parts).unwrap_or_else(|rule| {
-            section.fault("url", None, rule);
-            UpstreamUrl::default()
-        })
+        completed(parts).map_err(|rule| section.fault("url", None, rule)).ok()
     }
 
     fn duplicates(&self, upstreams: &[UpstreamSettings], admin: SocketAddr) {
@@ -362,20 +423,30 @@ impl Loader<'_> {
 
 fn is_same(listen: &ListenAddress, upstream: &UpstreamAddress) -> bool {
     match (listen, upstream) {
-        (ListenAddress::Tcp { host, port }, UpstreamAddress::Tcp { host: to, port: at }) => (host, port) == (to, at),
+        (
+            ListenAddress::Tcp { host, port },
+            UpstreamAddress::Tcp { host: to, port: at } | UpstreamAddress::Tls { host: to, port: at, .. },
+        ) => (host, port) == (to, at),
         (ListenAddress::Unix(path), UpstreamAddress::Unix(to)) => path == to,
         (ListenAddress::Tcp { .. }, UpstreamAddress::Unix(_))
-        | (ListenAddress::Unix(_), UpstreamAddress::Tcp { .. }) => false,
+        | (ListenAddress::Unix(_), UpstreamAddress::Tcp { .. } | UpstreamAddress::Tls { .. }) => false,
     }
 }
 
-fn complete_url(value: &Value) -> Result<UpstreamUrl, String> {
+/// A URL with its password, wherever that stood.
+struct CompleteUrl {
+    place: Place,
+    db: u32,
+    credentials: Option<Credentials>,
+}
+
+fn complete_url(value: &Value) -> Result<CompleteUrl, String> {
     completed(parsed(value)?)
 }
 
-fn completed(parts: UrlParts) -> Result<UpstreamUrl, String> {
+fn completed(parts: UrlParts) -> Result<CompleteUrl, String> {
     let UrlParts {
-        address,
+        place,
         db,
         user,
         password,
@@ -385,9 +456,5 @@ fn completed(parts: UrlParts) -> Result<UpstreamUrl, String> {
         (None, None) => None,
         (Some(_), None) => return Err("a user needs a password: user:password@, or password_file".to_owned()),
     };
-    Ok(UpstreamUrl {
-        address,
-        db,
-        credentials,
-    })
+    Ok(CompleteUrl { place, db, credentials })
 }

@@ -10,6 +10,7 @@ mod sections;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use crate::upstream::settings::Secret;
 pub use address::{Credentials, ListenAddress, UpstreamAddress, UpstreamUrl};

@@ -30,6 +30,11 @@ impl<'t> Section<'t> {
         }
     }
 
+    /// The only table `[[key]]`, which nobody wrote.
+    pub(super) fn absent(&self, key: &str) -> Self {
+        self.child(&format!("{key}[0]"), None)
+    }
+
     fn child(&self, key: &str, table: Option<&'t Table>) -> Self {
         Self {
             prefix: format!("{}{key}.", self.prefix),

@@ -3,12 +3,14 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ListenAddress, Secret, UpstreamUrl};
 use crate::journal::Fsync;
 use crate::outage::rules::Rules;
 use crate::upstream::settings::Timeouts;
+use crate::upstream::tls::ServerTls;
 use crate::{breaker, telemetry};
 
 /// The whole configuration. `upstreams` is never empty; names and listen addresses are unique.
@@ -49,6 +51,8 @@ pub struct UpstreamSettings {
     /// `[a-z0-9_-]{1,32}`: a directory and a metric label.
     pub name: String,
     pub listen: ListenAddress,
+    /// `[upstream.listen_tls]`: only with a TCP address.
+    pub listen_tls: Option<Arc<ServerTls>>,
     /// With the credentials of `password_file`, if there is one.
     pub url: UpstreamUrl,
     /// How long a command may wait for the end of a backlog.
@@ -115,6 +119,7 @@ impl Default for UpstreamSettings {
         Self {
             name: "main".to_owned(),
             listen: ListenAddress::default(),
+            listen_tls: None,
             url: UpstreamUrl::default(),
             hold_timeout: Duration::from_secs(1),
             client_password: None,

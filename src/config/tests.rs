@@ -114,7 +114,7 @@ fn passwords_are_never_shown() {
     assert!(shown.contains("redis://app:***@h:6379"), "{shown}");
     for wrong in [
         "password = \"hunter2\"",
-        "[[upstream]]\nurl = \"rediss://app:hunter2@h\"",
+        "[[upstream]]\nurl = \"redis+sentinel://app:hunter2@h\"",
         "[[upstream]]\nurk = \"redis://:hunter2@h\"",
         "[[upstream]]\nclient_password = [\"hunter2\"]",
         "client_password = \"hunter2",
@@ -128,7 +128,7 @@ fn passwords_are_never_shown() {
 fn every_fault_is_named_at_once() {
     check_faults(
         "data_dri = \"x\"\nworkers = 0\n[log]\nlevel = \"loud\"\nfile = \"x\"\n[limits]\nbulk = \"12 parsecs\"\n\
-         [[upstream]]\nname = \"Main\"\nlisten = \"6380\"\nurl = \"rediss://h\"\nhold_timeout = 5\n\
+         [[upstream]]\nname = \"Main\"\nlisten = \"6380\"\nurl = \"redis+cluster://h\"\nhold_timeout = 5\n\
          [upstream.breaker]\nfailure_threshold = 0\n[upstream.queue]\nfsync = \"sometimes\"\nmax_bytes = \"1KiB\"\n\
          [[upstream.rule]]\nwhen_down = \"maybe\"\n[[upstream.rule]]\ncommands = [\"GETT\", \"GET\"]\n\
          when_down = \"neutral\"\nreply = \"1\"\n",
@@ -139,7 +139,7 @@ fn every_fault_is_named_at_once() {
             "limits.bulk = \"12 parsecs\": must be a size like \"256MiB\"",
             "upstream[0].name = \"Main\": must be 1 to 32 of a-z, 0-9, _ and -",
             "upstream[0].listen = \"6380\": must be host:port or unix:/path",
-            "upstream[0].url = \"rediss://h\": rediss:// is not built yet",
+            "upstream[0].url = \"redis+cluster://h\": redis+cluster:// is not built yet",
             "upstream[0].hold_timeout = 5: must be a duration like \"500ms\"",
             "upstream[0].breaker.failure_threshold = 0: must be at least 1",
             "upstream[0].queue.fsync = \"sometimes\": must be one of \"always\", \"everysec\", \"no\"",

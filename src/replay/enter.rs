@@ -183,7 +183,7 @@ impl Run<'_> {
             protocol: Protocol::Resp2,
             db: shared.target.db,
         };
-        match dial(&shared.target.address, &handshake, shared.target.timeouts.connect).await {
+        match dial(&shared.target, &handshake).await {
             // Behind one address there may be several servers.
             Ok(dialled)
                 if dialled.facts.run_id != self.run_id && dialled.facts.run_id.is_some() && self.run_id.is_some() =>

@@ -92,9 +92,9 @@ pub(super) fn trouble_of_dial(error: &DialError) -> Trouble {
         DialError::Connect(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             Trouble::Hard(HardSign::ConnectionRefused)
         }
-        DialError::Connect(_) => Trouble::Hard(HardSign::Unreachable),
-        DialError::Silence(_) => Trouble::Silence,
-        DialError::Handshake(_) => Trouble::Soft(Failure::Reset),
+        DialError::Connect(_) | DialError::Tls(_) => Trouble::Hard(HardSign::Unreachable),
+        DialError::Silence(_) | DialError::TlsSilence(_) => Trouble::Silence,
+        DialError::Handshake(_) | DialError::Closed => Trouble::Soft(Failure::Reset),
         DialError::PasswordOwed(_) => Trouble::Soft(Failure::Denied),
         DialError::Refused(text) => trouble_of(ErrorClass::of(text.as_bytes())),
         DialError::NotAccepted(_) => Trouble::Soft(Failure::Protocol),

@@ -29,7 +29,7 @@ pub(super) async fn speak(replay: &Replay, line: &mut Line, facts: &mut Facts) -
                 protocol: Protocol::Resp2,
                 db: shared.target.db,
             };
-            match dial(&shared.target.address, &handshake, shared.target.timeouts.connect).await {
+            match dial(&shared.target, &handshake).await {
                 Ok(dialled) => {
                     *facts = dialled.facts.clone();
                     shared.set_facts(facts.clone());

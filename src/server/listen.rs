@@ -1,8 +1,9 @@
 //! Listening sockets. Accepted connections are handed to the workers in turn.
 
 use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,22 +15,31 @@ use super::StartError;
 use super::worker::{NewClient, Socket, ToWorker, Worker};
 use crate::config::ListenAddress;
 use crate::upstream::shared::Shared;
+use crate::upstream::tls::ServerTls;
 
 /// Wait after an accept that failed for want of something (file descriptors, memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A bound socket. A unix socket's file goes with it.
+/// A bound socket.
 #[derive(Debug)]
 pub(super) enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Tls(TcpListener, Arc<ServerTls>),
+    Unix(UnixSocket),
 }
 
 impl Listener {
-    pub(super) async fn bind(address: &ListenAddress) -> Result<Self, StartError> {
+    /// `tls` is for TCP; a unix socket has none.
+    pub(super) async fn bind(address: &ListenAddress, tls: Option<&Arc<ServerTls>>) -> Result<Self, StartError> {
         let bound = match address {
-            ListenAddress::Tcp { host, port } => TcpListener::bind((host.as_str(), *port)).await.map(Self::Tcp),
-            ListenAddress::Unix(path) => bind_unix(path).map(Self::Unix),
+            ListenAddress::Tcp { host, port } => {
+                let bound = TcpListener::bind((host.as_str(), *port)).await;
+                bound.map(|listener| match tls {
+                    Some(tls) => Self::Tls(listener, Arc::clone(tls)),
+                    None => Self::Tcp(listener),
+                })
+            }
+            ListenAddress::Unix(path) => UnixSocket::bind(path).map(Self::Unix),
         };
         bound.map_err(|error| format!("cannot listen on {address}: {error}"))
     }
@@ -37,22 +47,53 @@ impl Listener {
     async fn accept(&self) -> io::Result<Socket> {
         match self {
             Self::Tcp(listener) => listener.accept().await?.0.into_std().map(Socket::Tcp),
-            Self::Unix(listener) => listener.accept().await?.0.into_std().map(Socket::Unix),
+            Self::Tls(listener, tls) => {
+                let socket = listener.accept().await?.0.into_std()?;
+                Ok(Socket::Tls(socket, Arc::clone(tls)))
+            }
+            Self::Unix(UnixSocket { listener, .. }) => listener.accept().await?.0.into_std().map(Socket::Unix),
         }
     }
 }
 
-/// A file that a dead process left behind is in the way; one that somebody listens on is not touched.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            if StdUnixStream::connect(path).is_ok() {
-                return Err(error);
+/// A listener whose file goes with it.
+#[derive(Debug)]
+pub(super) struct UnixSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// The file's own number: nobody else's is removed.
+    ino: u64,
+}
+
+impl UnixSocket {
+    /// A file that a dead process left behind is in the way; one that somebody listens on, or that is no socket, is not touched.
+    fn bind(path: &Path) -> io::Result<Self> {
+        let listener = match UnixListener::bind(path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let is_socket = std::fs::symlink_metadata(path)?.file_type().is_socket();
+                let is_refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+                if !is_socket || !StdUnixStream::connect(path).is_err_and(is_refused) {
+                    return Err(error);
+                }
+                std::fs::remove_file(path)?;
+                UnixListener::bind(path)?
             }
-            std::fs::remove_file(path)?;
-            UnixListener::bind(path)
+            bound => bound?,
+        };
+        Ok(Self {
+            listener,
+            ino: std::fs::symlink_metadata(path)?.ino(),
+            path: path.to_owned(),
+        })
+    }
+}
+
+impl Drop for UnixSocket {
+    fn drop(&mut self) {
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.ino) {
+            // One that stays is replaced at the next start.
+            drop(std::fs::remove_file(&self.path));
         }
-        bound => bound,
     }
 }
 
@@ -114,6 +155,8 @@ fn refuse(socket: Socket) {
     // The client learns it from the close as well.
     let _ = match socket {
         Socket::Tcp(mut stream) => stream.write(FULL),
+        // Before the handshake nothing can be said.
+        Socket::Tls(..) => Ok(0),
         Socket::Unix(mut stream) => stream.write(FULL),
     };
 }

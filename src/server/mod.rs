@@ -72,7 +72,7 @@ async fn serve(settings: &Settings, metrics: telemetry::Metrics) -> Result<(), S
         .map_or_else(limits::workers, std::num::NonZeroUsize::get);
     let mut listeners = Vec::new();
     for upstream in &settings.upstreams {
-        listeners.push(Listener::bind(&upstream.listen).await?);
+        listeners.push(Listener::bind(&upstream.listen, upstream.listen_tls.as_ref()).await?);
     }
     let admin_listener = TcpListener::bind(settings.admin)
         .await

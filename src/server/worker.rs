@@ -11,13 +11,15 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::journal::owner::OwnerHandle;
 use crate::session::{self, Appender};
-use crate::upstream::io::{split_tcp, split_unix};
+use crate::upstream::io::{Reader, Writer, accept_tls, set_options, split_tcp, split_unix};
 use crate::upstream::local::{Local, Turn};
 use crate::upstream::shared::Shared;
-use crate::upstream::stats::add;
+use crate::upstream::stats::{add, sub};
+use crate::upstream::tls::ServerTls;
 
 /// Accepted connections that wait for their worker.
 const NEW_CLIENTS_MAX: usize = 1024;
@@ -29,11 +31,14 @@ const IDLE_LANE_TICKS: u32 = 1200;
 const STOP_LOOK: Duration = Duration::from_millis(5);
 /// Unacknowledged data towards a client for longer than this means that it is gone.
 const CLIENT_SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How long a client may take for its TLS handshake.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// A connection as the listener accepted it.
 #[derive(Debug)]
 pub enum Socket {
     Tcp(std::net::TcpStream),
+    Tls(std::net::TcpStream, Arc<ServerTls>),
     Unix(std::os::unix::net::UnixStream),
 }
 
@@ -147,14 +152,22 @@ async fn work(index: usize, parts: Vec<Part>, mut receiver: mpsc::Receiver<ToWor
         let Some((appender, settings)) = upstreams.get(client.upstream) else {
             continue;
         };
+        let (appender, settings) = (Rc::clone(appender), Rc::clone(settings));
         let split = match client.socket {
-            Socket::Tcp(socket) => TcpStream::from_std(socket).and_then(|stream| split_tcp(stream, CLIENT_SILENCE_MAX)),
+            Socket::Tcp(socket) => with_options(socket).map(split_tcp),
             Socket::Unix(socket) => UnixStream::from_std(socket).map(split_unix),
+            Socket::Tls(socket, tls) => {
+                tokio::task::spawn_local(async move {
+                    if let Some((reader, writer)) = shake_hands(appender.local(), socket, &tls).await {
+                        session::serve(appender, settings, client.id, reader, writer).await;
+                    }
+                });
+                continue;
+            }
         };
         match split {
             Ok((reader, writer)) => {
-                let serve = session::serve(Rc::clone(appender), Rc::clone(settings), client.id, reader, writer);
-                tokio::task::spawn_local(serve);
+                tokio::task::spawn_local(session::serve(appender, settings, client.id, reader, writer));
             }
             Err(error) => tracing::debug!(%error, "a client was gone before it was served"),
         }
@@ -170,6 +183,28 @@ async fn work(index: usize, parts: Vec<Part>, mut receiver: mpsc::Receiver<ToWor
     }
     // What was answered last is on its way to the clients.
     tokio::time::sleep(STOP_LOOK).await;
+}
+
+fn with_options(socket: std::net::TcpStream) -> io::Result<TcpStream> {
+    let stream = TcpStream::from_std(socket)?;
+    set_options(&stream, CLIENT_SILENCE_MAX)?;
+    Ok(stream)
+}
+
+/// One that has not finished counts as a client already.
+async fn shake_hands(local: &Local, socket: std::net::TcpStream, tls: &ServerTls) -> Option<(Reader, Writer)> {
+    let clients = &local.worker().stats.clients;
+    add(clients, 1);
+    let shaken = match with_options(socket) {
+        Ok(stream) => timeout(HANDSHAKE_MAX, Box::pin(accept_tls(stream, tls)))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+        Err(error) => Err(error),
+    };
+    sub(clients, 1);
+    shaken
+        .map_err(|error| tracing::debug!(%error, "a client's TLS handshake failed"))
+        .ok()
 }
 
 async fn tick(local: Rc<Local>) {

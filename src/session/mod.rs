@@ -222,11 +222,17 @@ impl Session {
         output.flush_wanted = false;
         while !self.dead.get() {
             let ready = output.ready();
-            if ready.is_empty() {
-                self.blocked.set(false);
-                return;
-            }
-            match self.writer.try_write(ready) {
+            let written = if ready.is_empty() {
+                // What is taken may still wait for the socket.
+                self.writer.try_flush().map(|()| 0)
+            } else {
+                self.writer.try_write(ready)
+            };
+            match written {
+                Ok(0) => {
+                    self.blocked.set(false);
+                    return;
+                }
                 Ok(written) => {
                     output.wrote(written);
                     if let Some(waker) = self.room_waker.take() {

@@ -1,7 +1,7 @@
 //! What is worth a log line, and the counts that go with it. ERROR and WARN: a person must act or lost something.
 
 use std::fmt::Display;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use metrics::counter;
 use tracing::{error, info, warn};
@@ -22,6 +22,24 @@ pub fn breaker_transition(upstream: &str, from: &'static str, to: &'static str, 
 /// A probe failed. DEBUG: the transition before it has said at INFO that the upstream is down.
 pub fn probe_failed(upstream: &str, trouble: &'static str) {
     tracing::debug!(upstream, trouble, "probe failed");
+}
+
+/// The upstream's TLS cannot be used as it is, or as it is configured.
+pub fn tls_failed(upstream: &str, error: &dyn Display) {
+    warn!(upstream, %error, "no connection to the upstream");
+}
+
+/// Certificates were replaced on disk.
+pub fn certificates_reloaded(files: &[PathBuf]) {
+    info!(?files, "certificates were replaced: the new ones are used from now on");
+}
+
+/// Certificates were replaced on disk by something that cannot be used.
+pub fn certificates_kept(file: Option<&Path>, error: &str) {
+    warn!(
+        ?file,
+        error, "certificates were replaced, but not by good ones: those from before are used on"
+    );
 }
 
 /// Records that replay set aside; `reason` is one of a fixed list.

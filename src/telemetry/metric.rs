@@ -43,6 +43,12 @@ pub enum ConnectResult {
     Timeout,
     /// The name does not resolve.
     Name,
+    /// The server's TLS certificate is not accepted.
+    Certificate,
+    /// The server wants a certificate of us, or another one.
+    ClientCertificate,
+    /// It does not speak TLS, or not as we do.
+    Tls,
     /// Connected, but the handshake failed.
     Handshake,
 }
@@ -74,12 +80,15 @@ impl UncertainAction {
 }
 
 impl ConnectResult {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Ok,
         Self::Refused,
         Self::Unreachable,
         Self::Timeout,
         Self::Name,
+        Self::Certificate,
+        Self::ClientCertificate,
+        Self::Tls,
         Self::Handshake,
     ];
 
@@ -90,6 +99,9 @@ impl ConnectResult {
             Self::Unreachable => "unreachable",
             Self::Timeout => "timeout",
             Self::Name => "name",
+            Self::Certificate => "certificate",
+            Self::ClientCertificate => "client_certificate",
+            Self::Tls => "tls",
             Self::Handshake => "handshake",
         }
     }

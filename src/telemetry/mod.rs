@@ -6,8 +6,8 @@ mod metric;
 mod settings;
 
 pub use events::{
-    breaker_transition, dead_letters, fence_unproven, identity_waits, journal_failed, probe_failed,
-    replay_rights_missing, started, stopping,
+    breaker_transition, certificates_kept, certificates_reloaded, dead_letters, fence_unproven, identity_waits,
+    journal_failed, probe_failed, replay_rights_missing, started, stopping, tls_failed,
 };
 pub use logging::{LogError, init_logging};
 #[cfg(test)]

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use redis_protocol::resp3::decode::complete::decode as decode_resp3;
 use redis_protocol::resp3::types::{OwnedFrame, Resp3Frame};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 pub use super::clock::{mono_ms, wall_ms};
+pub use super::connect::DialError;
+use super::connect::connect;
 use super::connections::Connection;
-use super::io::{Reader, Writer, split_tcp, split_unix};
-use super::settings::{Address, Credentials};
+use super::io::{Reader, Writer};
+use super::settings::Credentials;
 use super::shared::Target;
+use super::tls::TlsFault;
 use crate::resp::reply::{Found, Kind, Scanner};
 use crate::resp::{Protocol, write};
 use crate::telemetry::{self, ConnectResult};
@@ -80,76 +82,37 @@ pub struct Dialled {
     pub facts: Facts,
 }
 
-/// Why there is no connection. In none of these cases has an application byte been sent.
-#[derive(Debug, thiserror::Error)]
-pub enum DialError {
-    #[error("cannot connect: {0}")]
-    Connect(io::Error),
-    #[error("no answer within {0:?}")]
-    Silence(Duration),
-    #[error("the connection broke during the handshake: {0}")]
-    Handshake(io::Error),
-    /// The upstream asks for a password that this identity does not have.
-    #[error("the upstream asks for a password: {0}")]
-    PasswordOwed(String),
-    /// The reply to AUTH or SELECT, without its `-`.
-    #[error("refused: {0}")]
-    Refused(String),
-    /// What the upstream says before the first command (`ERR max number of clients reached`, `DENIED …`), or no RESP.
-    #[error("not accepted: {0}")]
-    NotAccepted(String),
-}
-
-impl DialError {
-    /// Under what a failed dial is counted.
-    #[must_use]
-    pub fn kind(&self) -> ConnectResult {
-        match self {
-            Self::Connect(error) => match error.kind() {
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ConnectResult::Refused,
-                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => ConnectResult::Unreachable,
-                io::ErrorKind::TimedOut => ConnectResult::Timeout,
-                io::ErrorKind::ConnectionReset => ConnectResult::Handshake,
-                _ => ConnectResult::Name,
-            },
-            Self::Silence(_) => ConnectResult::Timeout,
-            Self::Handshake(_) | Self::PasswordOwed(_) | Self::Refused(_) | Self::NotAccepted(_) => {
-                ConnectResult::Handshake
-            }
-        }
-    }
-}
-
 /// Dials an upstream, within `timeouts.connect` for everything, and counts how that went.
 ///
 /// # Errors
 /// [`DialError`]; nothing is left open then.
 pub async fn dial_counted(target: &Target, handshake: &Handshake<'_>) -> Result<Dialled, DialError> {
-    let dialled = dial(&target.address, handshake, target.timeouts.connect).await;
+    let dialled = dial(target, handshake).await;
     let result = dialled.as_ref().map_or_else(DialError::kind, |_| ConnectResult::Ok);
     telemetry::upstream_connects(&target.name, result);
     dialled
 }
 
-/// Dials, within `limit` for everything.
+/// Dials, within `timeouts.connect` for everything.
 ///
 /// # Errors
 /// [`DialError`]; nothing is left open then.
-pub async fn dial(address: &Address, handshake: &Handshake<'_>, limit: Duration) -> Result<Dialled, DialError> {
-    timeout(limit, ready(address, handshake, limit))
+pub async fn dial(target: &Target, handshake: &Handshake<'_>) -> Result<Dialled, DialError> {
+    let limit = target.timeouts.connect;
+    timeout(limit, ready(target, handshake))
         .await
         .unwrap_or(Err(DialError::Silence(limit)))
 }
 
-/// Connects, and says nothing yet.
+/// Connects, and says nothing yet, within `timeouts.connect`.
 ///
 /// # Errors
-/// [`DialError::Connect`] or [`DialError::Silence`].
-pub async fn connect_bare(address: &Address, limit: Duration) -> Result<Conversation, DialError> {
-    let connected = timeout(limit, connect(address, limit))
+/// Those of connecting: [`DialError::Connect`], of TLS, or [`DialError::Silence`].
+pub async fn connect_bare(target: &Target) -> Result<Conversation, DialError> {
+    let limit = target.timeouts.connect;
+    let (reader, writer) = timeout(limit, connect(&target.address, limit))
         .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let (reader, writer) = connected.map_err(DialError::Connect)?;
+        .unwrap_or(Err(DialError::Silence(limit)))?;
     Ok(Conversation {
         reader,
         writer,
@@ -158,14 +121,8 @@ pub async fn connect_bare(address: &Address, limit: Duration) -> Result<Conversa
     })
 }
 
-async fn ready(address: &Address, handshake: &Handshake<'_>, limit: Duration) -> Result<Dialled, DialError> {
-    let (reader, writer) = connect(address, limit).await.map_err(DialError::Connect)?;
-    let mut conversation = Conversation {
-        reader,
-        writer,
-        input: Vec::new(),
-        connection: None,
-    };
+async fn ready(target: &Target, handshake: &Handshake<'_>) -> Result<Dialled, DialError> {
+    let mut conversation = connect_bare(target).await?;
     if let Some(credentials) = handshake.credentials {
         let reply = conversation.ask(&auth(credentials), 1).await?.pop();
         if let Some(text) = reply.as_deref().and_then(error_text) {
@@ -220,13 +177,6 @@ async fn ready(address: &Address, handshake: &Handshake<'_>, limit: Duration) ->
         connection,
         facts,
     })
-}
-
-async fn connect(address: &Address, limit: Duration) -> io::Result<(Reader, Writer)> {
-    match address {
-        Address::Tcp { host, port } => split_tcp(TcpStream::connect((host.as_str(), *port)).await?, limit * 4),
-        Address::Unix(path) => Ok(split_unix(UnixStream::connect(path).await?)),
-    }
 }
 
 /// The AUTH that these credentials are given with.
@@ -294,11 +244,18 @@ impl Conversation {
     /// # Errors
     /// [`DialError::Handshake`] when the connection ends, [`DialError::NotAccepted`] when that is preceded by an error, or for what is no RESP.
     pub async fn ask(&mut self, request: &[u8], count: usize) -> Result<Vec<Vec<u8>>, DialError> {
-        self.send(request).await.map_err(DialError::Handshake)?;
+        if let Err(error) = self.send(request).await {
+            // A server that refuses says so before it closes.
+            return Err(match self.next_reply(REPLIES_BYTES_MAX).await {
+                Err(said @ DialError::Tls(_)) => said,
+                Ok(_) | Err(_) => self.unanswered(DialError::Handshake(error)),
+            });
+        }
         let mut replies = Vec::with_capacity(count);
         while replies.len() < count {
             match self.next_reply(REPLIES_BYTES_MAX).await {
                 Ok(reply) => replies.push(reply),
+                Err(error) if replies.is_empty() => return Err(self.unanswered(error)),
                 Err(DialError::Handshake(error)) => {
                     // The error is said once, before the close, whatever was asked.
                     return Err(match replies.first().and_then(|reply: &Vec<u8>| error_text(reply)) {
@@ -312,6 +269,18 @@ impl Conversation {
         Ok(replies)
     }
 
+    /// What a server with TLS does to those who speak without it: an alert, or the end.
+    fn unanswered(&self, error: DialError) -> DialError {
+        const ALERT: &[u8] = &[21, 3];
+        match (&self.reader, &self.connection, error) {
+            (Reader::Tcp(_), None, DialError::NotAccepted(_)) if self.input.starts_with(ALERT) => {
+                DialError::Tls(TlsFault::Wanted)
+            }
+            (Reader::Tcp(_), None, DialError::Handshake(_)) if self.input.is_empty() => DialError::Closed,
+            (_, _, other) => other,
+        }
+    }
+
     /// Writes all of `bytes`.
     ///
     /// # Errors
@@ -321,7 +290,7 @@ impl Conversation {
             let written = std::future::poll_fn(|cx| self.writer.poll_write(cx, bytes)).await?;
             bytes = bytes.get(written..).unwrap_or_default();
         }
-        Ok(())
+        std::future::poll_fn(|cx| self.writer.poll_flush(cx)).await
     }
 
     /// The next reply, of at most `bytes_max`, as a raw frame.
@@ -353,7 +322,7 @@ impl Conversation {
                 )));
             }
             let read = std::future::poll_fn(|cx| self.reader.poll_read(cx, &mut buffer)).await;
-            match read.map_err(DialError::Handshake)? {
+            match read.map_err(DialError::broken)? {
                 0 => return Err(DialError::Handshake(io::ErrorKind::UnexpectedEof.into())),
                 read => self.input.extend_from_slice(buffer.get(..read).unwrap_or_default()),
             }
@@ -411,7 +380,7 @@ impl Conversation {
             match timeout(silence, read).await.map_err(|_| DialError::Silence(silence))? {
                 Ok(0) => return Err(DialError::Handshake(io::ErrorKind::UnexpectedEof.into())),
                 Ok(read) => self.input.extend_from_slice(buffer.get(..read).unwrap_or_default()),
-                Err(error) => return Err(DialError::Handshake(error)),
+                Err(error) => return Err(DialError::broken(error)),
             }
         }
     }

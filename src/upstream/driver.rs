@@ -136,11 +136,20 @@ impl Failure {
                 match &error {
                     DialError::PasswordOwed(text) | DialError::Refused(text) => refusal = Some(text.clone()),
                     DialError::NotAccepted(_) => local.shared.report(Sign::NotAccepted),
-                    DialError::Connect(_) | DialError::Silence(_) | DialError::Handshake(_) => {
+                    DialError::Connect(_)
+                    | DialError::Silence(_)
+                    | DialError::TlsSilence(_)
+                    | DialError::Tls(_)
+                    | DialError::Handshake(_)
+                    | DialError::Closed => {
                         local.shared.report(match error.kind() {
                             ConnectResult::Refused => Sign::ConnectionRefused,
                             ConnectResult::Timeout => Sign::ConnectTimeout,
-                            ConnectResult::Unreachable | ConnectResult::Name => Sign::ConnectFailed,
+                            ConnectResult::Unreachable
+                            | ConnectResult::Name
+                            | ConnectResult::Certificate
+                            | ConnectResult::ClientCertificate
+                            | ConnectResult::Tls => Sign::ConnectFailed,
                             ConnectResult::Handshake | ConnectResult::Ok => Sign::Reset,
                         });
                     }
@@ -225,6 +234,8 @@ impl Driver {
                 Poll::Ready(Err(_)) => break,
             }
         }
+        // Errors, too, are the reader's to tell.
+        let _ = self.writer.poll_flush(cx);
         let slots = self.link.slots.borrow();
         if slots.front().is_none_or(|slot| slot.len == 0) {
             // Of a streamed request nothing is kept, of those behind it everything.

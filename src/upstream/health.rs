@@ -43,6 +43,8 @@ pub struct Health<E> {
     /// What it was when first reached: a replica that always was one is healthy.
     first_role: Option<Role>,
     last_trouble: Option<Trouble>,
+    /// What was last wrong with TLS, until a dial succeeds.
+    tls_failed: Option<String>,
 }
 
 /// When the upstream was last heard.
@@ -85,6 +87,7 @@ impl<E: Edges> Health<E> {
             pulse: Pulse::default(),
             first_role: None,
             last_trouble: None,
+            tls_failed: None,
         }
     }
 
@@ -208,7 +211,6 @@ impl<E: Edges> Health<E> {
     /// A connection that is authenticated, where the URL has credentials, or on which the upstream asks for a password.
     async fn converse(&mut self) -> Result<(Conversation, Facts), (Trouble, String)> {
         let target = &self.shared.target;
-        let limit = target.timeouts.connect;
         let handshake = Handshake {
             credentials: target.credentials.as_ref(),
             protocol: Protocol::Resp2,
@@ -217,17 +219,25 @@ impl<E: Edges> Health<E> {
         match dial_counted(target, &handshake).await {
             Ok(dialled) => {
                 self.shared.set_password_owed(PasswordOwed::No);
+                self.tls_failed = None;
                 let facts = dialled.facts.clone();
                 Ok((Conversation::from(dialled), facts))
             }
             Err(DialError::PasswordOwed(_)) => {
                 self.shared.set_password_owed(PasswordOwed::Yes);
-                let conversation = connect_bare(&target.address, limit)
+                let conversation = connect_bare(target)
                     .await
                     .map_err(|error| (trouble_of(&error), error.to_string()))?;
                 Ok((conversation, Facts::default()))
             }
-            Err(error) => Err((trouble_of(&error), error.to_string())),
+            Err(error) => {
+                if let DialError::Tls(_) = error
+                    && self.tls_failed.replace(error.to_string()) != Some(error.to_string())
+                {
+                    telemetry::tls_failed(&self.shared.target.name, &error);
+                }
+                Err((trouble_of(&error), error.to_string()))
+            }
         }
     }
 
@@ -395,9 +405,17 @@ pub(super) fn unusable(text: &str) -> Option<Trouble> {
 
 fn trouble_of(error: &DialError) -> Trouble {
     match error {
-        DialError::Connect(_) | DialError::Silence(_) | DialError::Handshake(_) => match error.kind() {
+        DialError::Connect(_)
+        | DialError::Silence(_)
+        | DialError::TlsSilence(_)
+        | DialError::Tls(_)
+        | DialError::Handshake(_)
+        | DialError::Closed => match error.kind() {
             ConnectResult::Refused => Trouble::Hard(HardSign::ConnectionRefused),
-            ConnectResult::Unreachable => Trouble::Hard(HardSign::Unreachable),
+            ConnectResult::Unreachable
+            | ConnectResult::Certificate
+            | ConnectResult::ClientCertificate
+            | ConnectResult::Tls => Trouble::Hard(HardSign::Unreachable),
             ConnectResult::Timeout => Trouble::Soft(Failure::ConnectTimeout),
             ConnectResult::Name => Trouble::Soft(Failure::NameResolution),
             ConnectResult::Handshake | ConnectResult::Ok => Trouble::Soft(Failure::Reset),

@@ -1,4 +1,4 @@
-//! TCP and unix sockets behind one pair of types, split so that a reader and a writer can have different owners.
+//! TCP, TLS and unix sockets behind one pair of types, split so that a reader and a writer can have different owners.
 
 use std::io;
 use std::pin::Pin;
@@ -9,6 +9,8 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
+use super::tls::{ClientTls, ServerTls, TlsReader, TlsWriter};
+
 /// Idle time before, and between, keepalive probes of a TCP connection.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
@@ -16,6 +18,7 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub enum Reader {
     Tcp(tcp::OwnedReadHalf),
+    Tls(TlsReader),
     Unix(unix::OwnedReadHalf),
 }
 
@@ -23,20 +26,43 @@ pub enum Reader {
 #[derive(Debug)]
 pub enum Writer {
     Tcp(tcp::OwnedWriteHalf),
+    Tls(TlsWriter),
     Unix(unix::OwnedWriteHalf),
 }
 
-/// Sets what every TCP connection of ours has (no delay, keepalive, a bound on unacknowledged data) and splits it.
+/// What every TCP connection of ours has: no delay, keepalive, a bound on unacknowledged data.
 ///
 /// # Errors
 /// Those of `setsockopt`.
-pub fn split_tcp(stream: TcpStream, unacknowledged_max: Duration) -> io::Result<(Reader, Writer)> {
+pub fn set_options(stream: &TcpStream, unacknowledged_max: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let socket = SockRef::from(&stream);
+    let socket = SockRef::from(stream);
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
-    socket.set_tcp_user_timeout(Some(unacknowledged_max))?;
+    socket.set_tcp_user_timeout(Some(unacknowledged_max))
+}
+
+#[must_use]
+pub fn split_tcp(stream: TcpStream) -> (Reader, Writer) {
     let (reader, writer) = stream.into_split();
-    Ok((Reader::Tcp(reader), Writer::Tcp(writer)))
+    (Reader::Tcp(reader), Writer::Tcp(writer))
+}
+
+/// Shakes hands with the server.
+///
+/// # Errors
+/// Those of the socket, and of TLS: [`super::tls::TlsFault::of`].
+pub async fn connect_tls(stream: TcpStream, tls: &ClientTls) -> io::Result<(Reader, Writer)> {
+    let (reader, writer) = tls.connect(stream).await?;
+    Ok((Reader::Tls(reader), Writer::Tls(writer)))
+}
+
+/// Shakes hands with a client.
+///
+/// # Errors
+/// Those of the socket, and of TLS.
+pub async fn accept_tls(stream: TcpStream, tls: &ServerTls) -> io::Result<(Reader, Writer)> {
+    let (reader, writer) = tls.accept(stream).await?;
+    Ok((Reader::Tls(reader), Writer::Tls(writer)))
 }
 
 #[must_use]
@@ -48,13 +74,18 @@ pub fn split_unix(stream: UnixStream) -> (Reader, Writer) {
 impl Reader {
     /// Reads once into `buffer`; `Ok(0)` is the end of the stream.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut target = ReadBuf::new(buffer);
-        let polled = match self {
-            Self::Tcp(half) => Pin::new(half).poll_read(cx, &mut target),
-            Self::Unix(half) => Pin::new(half).poll_read(cx, &mut target),
-        };
-        polled.map(|done| done.map(|()| target.filled().len()))
+        match self {
+            Self::Tcp(half) => poll_plain(half, cx, buffer),
+            Self::Tls(half) => half.poll_read(cx, buffer),
+            Self::Unix(half) => poll_plain(half, cx, buffer),
+        }
     }
+}
+
+fn poll_plain(half: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    let mut target = ReadBuf::new(buffer);
+    let polled = Pin::new(half).poll_read(cx, &mut target);
+    polled.map(|done| done.map(|()| target.filled().len()))
 }
 
 impl Writer {
@@ -65,7 +96,27 @@ impl Writer {
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(half) => half.try_write(bytes),
+            Self::Tls(half) => half.try_write(bytes),
             Self::Unix(half) => half.try_write(bytes),
+        }
+    }
+
+    /// Hands the socket what a write has taken before and the socket has not.
+    ///
+    /// # Errors
+    /// `WouldBlock` when something is left.
+    pub fn try_flush(&self) -> io::Result<()> {
+        match self {
+            Self::Tls(half) => half.try_flush(),
+            Self::Tcp(_) | Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// As [`Writer::try_flush`], and waits until nothing is left.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tls(half) => half.poll_flush(cx),
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -73,6 +124,7 @@ impl Writer {
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(half) => half.as_ref().poll_write_ready(cx),
+            Self::Tls(half) => half.poll_ready(cx),
             Self::Unix(half) => half.as_ref().poll_write_ready(cx),
         }
     }
@@ -80,6 +132,7 @@ impl Writer {
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(half) => Pin::new(half).poll_write(cx, bytes),
+            Self::Tls(half) => half.poll_write(cx, bytes),
             Self::Unix(half) => Pin::new(half).poll_write(cx, bytes),
         }
     }
@@ -88,6 +141,7 @@ impl Writer {
     pub fn shutdown(&mut self) {
         let half = match self {
             Self::Tcp(half) => SockRef::from(half.as_ref()).shutdown(std::net::Shutdown::Write),
+            Self::Tls(half) => return half.shutdown(),
             Self::Unix(half) => SockRef::from(half.as_ref()).shutdown(std::net::Shutdown::Write),
         };
         // An error means that the connection is gone already, which the reader learns.
@@ -96,9 +150,11 @@ impl Writer {
 
     /// Makes the close that follows a reset: what was written and not acknowledged is not sent again.
     pub fn reset_on_close(&self) {
-        if let Self::Tcp(half) = self {
+        match self {
             // As above: an error means that there is nothing left to reset.
-            drop(SockRef::from(half.as_ref()).set_linger(Some(Duration::ZERO)));
+            Self::Tcp(half) => drop(SockRef::from(half.as_ref()).set_linger(Some(Duration::ZERO))),
+            Self::Tls(half) => half.reset_on_close(),
+            Self::Unix(_) => {}
         }
     }
 }

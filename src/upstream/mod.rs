@@ -1,6 +1,7 @@
 //! The Redis behind us: dialling, lanes, dedicated connections, the connection file.
 
 pub mod clock;
+mod connect;
 pub mod connections;
 pub mod dial;
 mod driver;
@@ -12,6 +13,7 @@ pub mod local;
 pub mod settings;
 pub mod shared;
 pub mod stats;
+pub mod tls;
 
 pub use driver::again;
 

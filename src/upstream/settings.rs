@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::tls::ClientTls;
+
 /// A password. Any bytes, as Redis takes them; `Debug` hides them.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret(Box<[u8]>);
@@ -44,10 +46,16 @@ pub enum Address {
         host: String,
         port: u16,
     },
+    /// As `Tcp`.
+    Tls {
+        host: String,
+        port: u16,
+        tls: Arc<ClientTls>,
+    },
     Unix(PathBuf),
 }
 
-/// `redis://[user:password@]host[:port][/db]` or `unix:///path[?db=N]`.
+/// `redis://[user:password@]host[:port][/db]`, `rediss://` likewise, or `unix:///path[?db=N]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamUrl {
     pub address: Address,

@@ -247,16 +247,19 @@ impl Rig {
     }
 
     async fn dial_port(&self, port: u16) -> Dialled {
-        let address = Address::Tcp {
-            host: "127.0.0.1".into(),
-            port,
+        let target = Target {
+            address: Address::Tcp {
+                host: "127.0.0.1".into(),
+                port,
+            },
+            ..self.shared.target.clone()
         };
         let handshake = Handshake {
             credentials: None,
             protocol: Protocol::Resp2,
             db: 0,
         };
-        dial(&address, &handshake, PATIENCE).await.unwrap()
+        dial(&target, &handshake).await.unwrap()
     }
 
     pub(crate) fn recover(&mut self) -> Outcome {
@@ -308,8 +311,7 @@ impl Rig {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let address = self.shared.target.address.clone();
-            let conversation = connect_bare(&address, PATIENCE).await.unwrap();
+            let conversation = connect_bare(&self.shared.target).await.unwrap();
             let facts = Facts::default();
             let recovery = self.replay.recover(conversation, &facts);
             tokio::time::timeout(limit, recovery).await.ok()

@@ -15,6 +15,7 @@
     reason = "a failed expectation here is a failed test"
 )]
 
+pub mod certificates;
 pub mod client;
 pub mod load;
 pub mod pair;

@@ -22,6 +22,10 @@ pub struct Settings {
     pub hold_timeout: Duration,
     pub shutdown_timeout: Duration,
     pub fsync: &'static str,
+    /// Instead of the server's own.
+    pub url: Option<String>,
+    /// Instead of a free port; whatever it is, `address` stays that port's.
+    pub listen: Option<String>,
     /// One of another proxy's instead of its own.
     pub data_dir: Option<PathBuf>,
     /// TOML after the last table of the upstream, such as `[[upstream.rule]]`.
@@ -36,6 +40,8 @@ impl Default for Settings {
             hold_timeout: Duration::from_secs(1),
             shutdown_timeout: Duration::from_secs(5),
             fsync: "everysec",
+            url: None,
+            listen: None,
             data_dir: None,
             more: String::new(),
         }
@@ -116,8 +122,8 @@ start_delay_max = "20ms"
             admin = proxy.admin.address(),
             workers = settings.workers,
             shutdown = millis(settings.shutdown_timeout),
-            listen = proxy.listen.address(),
-            url = redis.url(),
+            listen = settings.listen.clone().unwrap_or_else(|| proxy.listen.address()),
+            url = settings.url.clone().unwrap_or_else(|| redis.url()),
             hold = millis(settings.hold_timeout),
             command = millis(settings.command_timeout),
             fsync = settings.fsync,
