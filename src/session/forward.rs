@@ -157,14 +157,19 @@ impl Task {
         if !self.session.is_settled() || self.session.confirmations.get() > 0 {
             return false;
         }
+        self.let_go_of_dedicated();
+        true
+    }
+
+    /// The dedicated connection, settled, is another session's if it is as new, else nobody's.
+    pub(super) fn let_go_of_dedicated(&self) {
         if let Some(link) = self.session.dedicated.take() {
-            if link.key == self.state.key {
+            if link.key == self.state.key && self.session.confirmations.replace(0) == 0 {
                 self.session.local.give_back(&link);
             } else {
                 link.abandon();
             }
         }
-        true
     }
 
     pub(super) fn via_dedicated(&mut self, ask: &Ask<'_>, placement: Placement) -> Routed {

@@ -140,8 +140,10 @@ impl Task {
 
     /// Goes over to a key that has been accepted; a pinned connection goes along.
     fn become_key(&mut self, key: LinkKey, commands: &[Vec<u8>]) {
-        if self.state.is_bound()
-            && let Some(link) = self.session.dedicated.borrow().as_ref()
+        if !self.state.is_bound() {
+            // One that is kept from the last command is of the old key.
+            self.let_go_of_dedicated();
+        } else if let Some(link) = self.session.dedicated.borrow().as_ref()
             && link.is_open()
         {
             for command in commands {
@@ -187,8 +189,11 @@ impl Task {
                 return Judgement::Refused("WRONGPASS invalid username-password pair or user is disabled.".into());
             }
             self.state.admission = Admission::Granted;
-            self.state.key.protocol = protocol;
-            self.lane = None;
+            let key = LinkKey {
+                protocol,
+                ..self.state.key.clone()
+            };
+            self.become_key(key, &[hello_command(protocol)]);
             return Judgement::Accepted;
         }
         // The URL's own credentials are no other identity than that of sessions that never AUTH.
@@ -205,7 +210,11 @@ impl Task {
         let judgement = self.judge(&key);
         if matches!(judgement, Judgement::Accepted) {
             self.state.admission = Admission::Granted;
-            self.become_key(key, &[crate::upstream::dial::auth(&credentials)]);
+            let mut commands = vec![crate::upstream::dial::auth(&credentials)];
+            if protocol != self.state.key.protocol {
+                commands.push(hello_command(protocol));
+            }
+            self.become_key(key, &commands);
         }
         judgement
     }
@@ -227,8 +236,7 @@ impl Task {
                 let key = LinkKey { protocol: hello.protocol, ..self.state.key.clone() };
                 let judgement = self.judge(&key);
                 if matches!(judgement, Judgement::Accepted) {
-                    let version = if hello.protocol == Protocol::Resp3 { "3" } else { "2" };
-                    self.become_key(key, &[crate::upstream::dial::command(&["HELLO", version])]);
+                    self.become_key(key, &[hello_command(hello.protocol)]);
                 }
                 judgement
             }
@@ -381,6 +389,14 @@ impl Task {
     pub(super) fn queue_upstream(&mut self, ask: &Ask<'_>) -> Routed {
         self.via_dedicated(ask, Placement::Dedicated)
     }
+}
+
+fn hello_command(protocol: Protocol) -> Vec<u8> {
+    let version = match protocol {
+        Protocol::Resp2 => "2",
+        Protocol::Resp3 => "3",
+    };
+    crate::upstream::dial::command(&["HELLO", version])
 }
 
 /// What is said while nothing is known of the upstream yet.

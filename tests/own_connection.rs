@@ -1,0 +1,51 @@
+//! While Redis is well, the connection that a session has for itself follows what the session says, and ends where it would end at Redis.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation here is a failed test"
+)]
+
+mod support;
+
+use support::pair::Pair;
+
+#[test]
+fn a_connection_of_its_own_goes_along_into_another_database_and_protocol() {
+    let pair = Pair::start();
+    pair.check("BLPOP behind SELECT", |dial| {
+        let mut client = dial();
+        let mut replies = Vec::new();
+        for args in [
+            ["SELECT", "5"].as_slice(),
+            &["RPUSH", "list", "in 5"],
+            &["SELECT", "4"],
+            &["RPUSH", "list", "in 4"],
+            &["BLPOP", "list", "1"],
+            &["SELECT", "5"],
+            &["BLPOP", "list", "1"],
+        ] {
+            replies.extend(client.call(args));
+        }
+        let mut client = client.hello3();
+        for args in [["BLPOP", "list", "0.01"].as_slice(), &["CLIENT", "TRACKINGINFO"]] {
+            replies.extend(client.call(args));
+        }
+        replies
+    });
+}
+
+
+#[test]
+fn a_pinned_connection_speaks_the_protocol_of_a_hello_with_auth() {
+    let pair = Pair::start();
+    pair.check("HELLO 3 AUTH behind CLIENT TRACKINGINFO", |dial| {
+        let mut client = dial();
+        let mut replies = client.call(&["CLIENT", "TRACKINGINFO"]);
+        client.call(&["HELLO", "3", "AUTH", "default", "any"]);
+        replies.extend(client.call(&["CLIENT", "TRACKINGINFO"]));
+        replies.extend(client.call(&["HGETALL", "nothing"]));
+        replies
+    });
+}
+
