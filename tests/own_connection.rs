@@ -8,6 +8,7 @@
 
 mod support;
 
+use support::command;
 use support::pair::Pair;
 
 #[test]
@@ -35,7 +36,6 @@ fn a_connection_of_its_own_goes_along_into_another_database_and_protocol() {
     });
 }
 
-
 #[test]
 fn a_pinned_connection_speaks_the_protocol_of_a_hello_with_auth() {
     let pair = Pair::start();
@@ -49,3 +49,19 @@ fn a_pinned_connection_speaks_the_protocol_of_a_hello_with_auth() {
     });
 }
 
+#[test]
+fn a_replica_gets_the_replication_stream() {
+    let pair = Pair::start();
+    let (mut replica, mut writer) = (pair.proxy.client(), pair.proxy.client());
+    replica.send(&["SYNC"]);
+    let mut stream = Vec::new();
+    let mut has = |part: &[u8]| {
+        support::wait_until(support::DEADLINE, "the replication stream", || {
+            stream.extend(replica.some_bytes());
+            stream.windows(part.len()).any(|bytes| bytes == part)
+        });
+    };
+    has(b"REDIS0010");
+    writer.call(&["SET", "replicated", "1"]);
+    has(&command(&["SET", "replicated", "1"]));
+}

@@ -42,6 +42,22 @@ impl Task {
 
     /// Everything but the plain case.
     fn forward_bound(&mut self, ask: &Ask<'_>, placement: Placement) -> Routed {
+        if let Some(link) = self.session.dedicated.borrow().as_ref()
+            && link.is_open()
+            && link.is_passthrough()
+        {
+            if link.is_raw() {
+                link.push_bytes(ask.request.frame());
+                return Routed::Done;
+            }
+            if self.state.subscriptions.is_empty() && self.state.pinned != Pinned::Feed {
+                if self.session.confirmations.get() > 0 {
+                    return Routed::Park;
+                }
+                // The connection has left the subscribed mode: what follows is answered like anything else.
+                link.end_passthrough();
+            }
+        }
         if self.state.blocking {
             if !self.session.is_settled() {
                 return Routed::Park;
@@ -176,8 +192,10 @@ impl Task {
         if ask.name().is_some_and(needs_identity) && self.state.pinned == Pinned::No && !self.pin(ask.name()) {
             return Routed::Park;
         }
-        if ask.name() == Some(Name::Monitor) && !self.in_transaction() {
-            return self.monitor(ask);
+        match ask.name() {
+            Some(Name::Monitor) if !self.in_transaction() => return self.feed(ask, Link::set_passthrough),
+            Some(Name::Sync | Name::Psync) if !self.in_transaction() => return self.feed(ask, Link::set_raw),
+            Some(_) | None => {}
         }
         let link = self.dedicated();
         if !self.take_home(Home::Link(link.id)) {
@@ -228,7 +246,7 @@ impl Task {
             return false;
         }
         self.state.pinned = match name {
-            Some(Name::ClientTracking | Name::ClientCaching | Name::Monitor) => Pinned::Feed,
+            Some(Name::ClientTracking | Name::ClientCaching | Name::Monitor | Name::Sync | Name::Psync) => Pinned::Feed,
             Some(_) | None => Pinned::Identity,
         };
         let has_state =
@@ -261,13 +279,13 @@ impl Task {
         true
     }
 
-    /// Everything that comes from here on is a feed, `+OK` first.
-    fn monitor(&mut self, ask: &Ask<'_>) -> Routed {
+    /// Everything that comes from here on is a feed.
+    fn feed(&mut self, ask: &Ask<'_>, begin: fn(&Link)) -> Routed {
         if !self.session.is_settled() || !self.session.is_answered() {
             return Routed::Park;
         }
         let link = self.dedicated();
-        link.set_passthrough();
+        begin(&link);
         link.push_bytes(ask.request.frame());
         self.state.pinned = Pinned::Feed;
         Routed::Done

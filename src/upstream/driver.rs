@@ -300,6 +300,10 @@ impl Driver {
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), crate::resp::reply::NotAReply> {
+        if self.link.is_raw() {
+            self.deliver_out_of_band(bytes, Piece::End);
+            return Ok(());
+        }
         if self.input.is_empty() {
             let used = self.replies(bytes)?;
             self.input.extend_from_slice(bytes.get(used..).unwrap_or_default());
@@ -340,15 +344,10 @@ impl Driver {
     fn deliver(&mut self, bytes: &[u8], kind: Kind, piece: Piece, whole: bool, now_us: u32) {
         // An error that no request waits for is the answer to a SUBSCRIBE, which has no slot.
         let out_of_band = kind == Kind::Push
-            || self.link.passthrough.get()
+            || self.link.is_passthrough()
             || kind == Kind::Error && self.link.slots.borrow().is_empty();
         if out_of_band {
-            let owner = self.link.owner.borrow().clone();
-            if let Some(owner) = owner
-                && owner.push(bytes, piece) == Flush::Wanted
-            {
-                self.flushes.push(owner);
-            }
+            self.deliver_out_of_band(bytes, piece);
             return;
         }
         let mut slots = self.link.slots.borrow_mut();
@@ -385,6 +384,15 @@ impl Driver {
                     self.flushes.push(slot.recipient);
                 }
             }
+        }
+    }
+
+    fn deliver_out_of_band(&mut self, bytes: &[u8], piece: Piece) {
+        let owner = self.link.owner.borrow().clone();
+        if let Some(owner) = owner
+            && owner.push(bytes, piece) == Flush::Wanted
+        {
+            self.flushes.push(owner);
         }
     }
 
