@@ -65,3 +65,40 @@ fn a_replica_gets_the_replication_stream() {
     writer.call(&["SET", "replicated", "1"]);
     has(&command(&["SET", "replicated", "1"]));
 }
+
+#[test]
+fn a_user_without_the_right_to_select_stays_in_the_database_chosen_before() {
+    let pair = Pair::start();
+    pair.check("AUTH behind SELECT", |dial| {
+        let (mut admin, mut user) = (dial(), dial());
+        let mut replies = Vec::new();
+        for rule in [
+            [
+                "ACL", "SETUSER", "limited", "on", ">secret", "~*", "+get", "+set", "+blpop",
+            ]
+            .as_slice(),
+            &["ACL", "SETUSER", "selecting", "on", ">secret", "~*", "+get", "+select"],
+        ] {
+            replies.extend(admin.call(rule));
+        }
+        for args in [
+            ["SELECT", "9"].as_slice(),
+            &["AUTH", "limited", "secret"],
+            &["SET", "k", "in 9"],
+            &["GET", "k"],
+            &["SELECT", "5"],
+            &["GET", "k"],
+            &["BLPOP", "nothing", "0.01"],
+            &["INCR", "k"],
+            &["AUTH", "selecting", "secret"],
+            &["GET", "k"],
+            &["SELECT", "5"],
+            &["GET", "k"],
+        ] {
+            replies.extend(user.call(args));
+        }
+        // What tideover does for itself is not held against the user.
+        replies.extend(admin.call(&["INFO", "errorstats"]));
+        replies
+    });
+}

@@ -8,7 +8,7 @@ use super::pubsub::{is_subscribed_mode, is_subscription};
 use super::route::Ask;
 use super::state::{Pinned, Transaction, Watch};
 use super::task::{Routed, Task};
-use super::{Home, SelectInExec, Session};
+use super::{Home, SelectAwaited, Session};
 use crate::command::{self, Flags, Name, Placement};
 use crate::resp::Protocol;
 use crate::upstream::dial;
@@ -138,7 +138,7 @@ impl Task {
     }
 
     #[inline]
-    fn send(&self, link: &Link, ask: &Ask<'_>, class: InFlight, watched: Watched) {
+    pub(super) fn send(&self, link: &Link, ask: &Ask<'_>, class: InFlight, watched: Watched) {
         let session = &self.session;
         session.local.worker().stats.routed(Route::Forwarded);
         session.in_flight.set(session.in_flight.get() + 1);
@@ -400,7 +400,7 @@ impl Task {
                 if let Some(db) = self.state.selected_in_transaction.take()
                     && name == Name::Exec
                 {
-                    self.session.select_in_exec.set(SelectInExec::Awaited { seq, db });
+                    self.session.select_awaited.set(SelectAwaited::Awaited { seq, db });
                 }
             }
             Name::Watch if !self.in_transaction() => self.state.watch = Watch::Upstream,

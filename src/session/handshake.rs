@@ -7,9 +7,10 @@ use super::pubsub::is_subscription;
 use super::route::Ask;
 use super::state::{Admission, Pinned};
 use super::task::{Routed, Task};
+use super::{Home, SelectAwaited};
 use crate::command::{self, Name, Placement};
 use crate::resp::{Protocol, Request, write};
-use crate::upstream::link::{LinkKey, LinkState};
+use crate::upstream::link::{InFlight, LinkKey, LinkState, Watched};
 use crate::upstream::settings::{Credentials, Identity, Secret};
 use crate::upstream::stats::Route;
 
@@ -308,6 +309,10 @@ impl Task {
         match self.judge(&key) {
             Judgement::Pending => Routed::Park,
             Judgement::Refused(text) => self.answer(ask, format!("-{text}\r\n").as_bytes(), Route::Local),
+            // A user may lack the right to SELECT, which only Redis knows.
+            Judgement::Accepted if self.is_forwarding() && matches!(key.identity, Identity::Client(_)) => {
+                self.select_upstream(ask, &key)
+            }
             Judgement::Accepted => {
                 self.become_key(
                     key,
@@ -316,6 +321,29 @@ impl Task {
                 self.answer(ask, b"+OK\r\n", Route::Local)
             }
         }
+    }
+
+    /// Says it where it changes nothing for anybody else: on the lane of that database, or on the session's own connection.
+    fn select_upstream(&mut self, ask: &Ask<'_>, key: &LinkKey) -> Routed {
+        let link = if self.state.is_bound() {
+            self.dedicated()
+        } else {
+            self.let_go_of_dedicated();
+            self.session.local.lane(key)
+        };
+        if !self.take_home(Home::Link(link.id)) {
+            return Routed::Park;
+        }
+        let seq = self.seq(ask);
+        let ask = Ask {
+            came_back: Some((seq, InFlight::Write)),
+            ..*ask
+        };
+        self.send(&link, &ask, InFlight::Write, Watched::Yes);
+        self.session
+            .select_awaited
+            .set(SelectAwaited::Awaited { seq, db: key.db });
+        Routed::Done
     }
 
     fn reply_mode(&mut self, ask: &Ask<'_>) -> Routed {
