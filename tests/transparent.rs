@@ -292,6 +292,15 @@ fn pubsub_is_the_same() {
             replies.extend(subscriber.call(&["PUNSUBSCRIBE"]));
             replies.extend(subscriber.call(&["GET", "k"]));
             replies.extend(subscriber.call(&["UNSUBSCRIBE"]));
+            // It is an ordinary connection again.
+            for args in [
+                ["CONFIG", "SET", "maxmemory", "0"].as_slice(),
+                &["MULTI"],
+                &["PING"],
+                &["EXEC"],
+            ] {
+                replies.extend(subscriber.call(args));
+            }
             replies
         });
     }
@@ -345,7 +354,11 @@ fn client_reply_off_and_skip_are_honoured() {
         ] {
             client.send(args);
         }
-        (0..3).flat_map(|_| client.reply()).collect()
+        for args in [["CLIENT", "REPLY", "SKIP"], ["CLIENT", "REPLY", "ON"]] {
+            client.send(&args);
+        }
+        client.send(&["PING"]);
+        (0..5).flat_map(|_| client.reply()).collect()
     });
 }
 

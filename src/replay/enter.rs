@@ -10,7 +10,7 @@ use crate::breaker::{ErrorClass, Failure, ReplayEffect, Transient, Trouble};
 use crate::resp::Protocol;
 use crate::telemetry;
 use crate::upstream::connections::Connection;
-use crate::upstream::dial::{DialError, Handshake, dial};
+use crate::upstream::dial::{DialError, Handshake, Opener, dial};
 use crate::upstream::settings::Credentials;
 
 /// What came of making ready for a group's records.
@@ -179,6 +179,7 @@ impl Run<'_> {
         }
         let shared = self.replay.shared.clone();
         let handshake = Handshake {
+            opener: Opener::Itself,
             credentials: credentials.as_ref(),
             protocol: Protocol::Resp2,
             db: shared.target.db,

@@ -10,7 +10,7 @@ use super::source::ask;
 use crate::breaker::{Failure, Trouble};
 use crate::outage::payload::decode;
 use crate::resp::Protocol;
-use crate::upstream::dial::{DialError, Facts, Handshake, dial};
+use crate::upstream::dial::{DialError, Facts, Handshake, Opener, dial};
 use crate::upstream::settings::Credentials;
 use crate::upstream::shared::Mode;
 
@@ -25,6 +25,7 @@ pub(super) async fn speak(replay: &Replay, line: &mut Line, facts: &mut Facts) -
     loop {
         if let Some(credentials) = somebody(replay).await {
             let handshake = Handshake {
+                opener: Opener::Itself,
                 credentials: Some(&credentials),
                 protocol: Protocol::Resp2,
                 db: shared.target.db,

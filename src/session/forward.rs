@@ -8,7 +8,7 @@ use super::pubsub::{is_subscribed_mode, is_subscription};
 use super::route::Ask;
 use super::state::{Pinned, Transaction, Watch};
 use super::task::{Routed, Task};
-use super::{Home, SelectInExec, Session};
+use super::{Home, SelectAwaited, Session};
 use crate::command::{self, Flags, Name, Placement};
 use crate::resp::Protocol;
 use crate::upstream::dial;
@@ -42,6 +42,22 @@ impl Task {
 
     /// Everything but the plain case.
     fn forward_bound(&mut self, ask: &Ask<'_>, placement: Placement) -> Routed {
+        if let Some(link) = self.session.dedicated.borrow().as_ref()
+            && link.is_open()
+            && link.is_passthrough()
+        {
+            if link.is_raw() {
+                link.push_bytes(ask.request.frame());
+                return Routed::Done;
+            }
+            if self.state.subscriptions.is_empty() && self.state.pinned != Pinned::Feed {
+                if self.session.confirmations.get() > 0 {
+                    return Routed::Park;
+                }
+                // The connection has left the subscribed mode: what follows is answered like anything else.
+                link.end_passthrough();
+            }
+        }
         if self.state.blocking {
             if !self.session.is_settled() {
                 return Routed::Park;
@@ -122,7 +138,7 @@ impl Task {
     }
 
     #[inline]
-    fn send(&self, link: &Link, ask: &Ask<'_>, class: InFlight, watched: Watched) {
+    pub(super) fn send(&self, link: &Link, ask: &Ask<'_>, class: InFlight, watched: Watched) {
         let session = &self.session;
         session.local.worker().stats.routed(Route::Forwarded);
         session.in_flight.set(session.in_flight.get() + 1);
@@ -157,22 +173,29 @@ impl Task {
         if !self.session.is_settled() || self.session.confirmations.get() > 0 {
             return false;
         }
+        self.let_go_of_dedicated();
+        true
+    }
+
+    /// The dedicated connection, settled, is another session's if it is as new, else nobody's.
+    pub(super) fn let_go_of_dedicated(&self) {
         if let Some(link) = self.session.dedicated.take() {
-            if link.key == self.state.key {
+            if link.key == self.state.key && self.session.confirmations.replace(0) == 0 {
                 self.session.local.give_back(&link);
             } else {
                 link.abandon();
             }
         }
-        true
     }
 
     pub(super) fn via_dedicated(&mut self, ask: &Ask<'_>, placement: Placement) -> Routed {
         if ask.name().is_some_and(needs_identity) && self.state.pinned == Pinned::No && !self.pin(ask.name()) {
             return Routed::Park;
         }
-        if ask.name() == Some(Name::Monitor) && !self.in_transaction() {
-            return self.monitor(ask);
+        match ask.name() {
+            Some(Name::Monitor) if !self.in_transaction() => return self.feed(ask, Link::set_passthrough),
+            Some(Name::Sync | Name::Psync) if !self.in_transaction() => return self.feed(ask, Link::set_raw),
+            Some(_) | None => {}
         }
         let link = self.dedicated();
         if !self.take_home(Home::Link(link.id)) {
@@ -223,7 +246,7 @@ impl Task {
             return false;
         }
         self.state.pinned = match name {
-            Some(Name::ClientTracking | Name::ClientCaching | Name::Monitor) => Pinned::Feed,
+            Some(Name::ClientTracking | Name::ClientCaching | Name::Monitor | Name::Sync | Name::Psync) => Pinned::Feed,
             Some(_) | None => Pinned::Identity,
         };
         let has_state =
@@ -256,13 +279,13 @@ impl Task {
         true
     }
 
-    /// Everything that comes from here on is a feed, `+OK` first.
-    fn monitor(&mut self, ask: &Ask<'_>) -> Routed {
+    /// Everything that comes from here on is a feed.
+    fn feed(&mut self, ask: &Ask<'_>, begin: fn(&Link)) -> Routed {
         if !self.session.is_settled() || !self.session.is_answered() {
             return Routed::Park;
         }
         let link = self.dedicated();
-        link.set_passthrough();
+        begin(&link);
         link.push_bytes(ask.request.frame());
         self.state.pinned = Pinned::Feed;
         Routed::Done
@@ -377,7 +400,7 @@ impl Task {
                 if let Some(db) = self.state.selected_in_transaction.take()
                     && name == Name::Exec
                 {
-                    self.session.select_in_exec.set(SelectInExec::Awaited { seq, db });
+                    self.session.select_awaited.set(SelectAwaited::Awaited { seq, db });
                 }
             }
             Name::Watch if !self.in_transaction() => self.state.watch = Watch::Upstream,

@@ -7,9 +7,10 @@ use super::pubsub::is_subscription;
 use super::route::Ask;
 use super::state::{Admission, Pinned};
 use super::task::{Routed, Task};
+use super::{Home, SelectAwaited};
 use crate::command::{self, Name, Placement};
 use crate::resp::{Protocol, Request, write};
-use crate::upstream::link::{LinkKey, LinkState};
+use crate::upstream::link::{InFlight, LinkKey, LinkState, Watched};
 use crate::upstream::settings::{Credentials, Identity, Secret};
 use crate::upstream::stats::Route;
 
@@ -140,8 +141,10 @@ impl Task {
 
     /// Goes over to a key that has been accepted; a pinned connection goes along.
     fn become_key(&mut self, key: LinkKey, commands: &[Vec<u8>]) {
-        if self.state.is_bound()
-            && let Some(link) = self.session.dedicated.borrow().as_ref()
+        if !self.state.is_bound() {
+            // One that is kept from the last command is of the old key.
+            self.let_go_of_dedicated();
+        } else if let Some(link) = self.session.dedicated.borrow().as_ref()
             && link.is_open()
         {
             for command in commands {
@@ -187,8 +190,11 @@ impl Task {
                 return Judgement::Refused("WRONGPASS invalid username-password pair or user is disabled.".into());
             }
             self.state.admission = Admission::Granted;
-            self.state.key.protocol = protocol;
-            self.lane = None;
+            let key = LinkKey {
+                protocol,
+                ..self.state.key.clone()
+            };
+            self.become_key(key, &[hello_command(protocol)]);
             return Judgement::Accepted;
         }
         // The URL's own credentials are no other identity than that of sessions that never AUTH.
@@ -205,7 +211,11 @@ impl Task {
         let judgement = self.judge(&key);
         if matches!(judgement, Judgement::Accepted) {
             self.state.admission = Admission::Granted;
-            self.become_key(key, &[crate::upstream::dial::auth(&credentials)]);
+            let mut commands = vec![crate::upstream::dial::auth(&credentials)];
+            if protocol != self.state.key.protocol {
+                commands.push(hello_command(protocol));
+            }
+            self.become_key(key, &commands);
         }
         judgement
     }
@@ -227,8 +237,7 @@ impl Task {
                 let key = LinkKey { protocol: hello.protocol, ..self.state.key.clone() };
                 let judgement = self.judge(&key);
                 if matches!(judgement, Judgement::Accepted) {
-                    let version = if hello.protocol == Protocol::Resp3 { "3" } else { "2" };
-                    self.become_key(key, &[crate::upstream::dial::command(&["HELLO", version])]);
+                    self.become_key(key, &[hello_command(hello.protocol)]);
                 }
                 judgement
             }
@@ -300,6 +309,10 @@ impl Task {
         match self.judge(&key) {
             Judgement::Pending => Routed::Park,
             Judgement::Refused(text) => self.answer(ask, format!("-{text}\r\n").as_bytes(), Route::Local),
+            // A user may lack the right to SELECT, which only Redis knows.
+            Judgement::Accepted if self.is_forwarding() && matches!(key.identity, Identity::Client(_)) => {
+                self.select_upstream(ask, &key)
+            }
             Judgement::Accepted => {
                 self.become_key(
                     key,
@@ -308,6 +321,29 @@ impl Task {
                 self.answer(ask, b"+OK\r\n", Route::Local)
             }
         }
+    }
+
+    /// Says it where it changes nothing for anybody else: on the lane of that database, or on the session's own connection.
+    fn select_upstream(&mut self, ask: &Ask<'_>, key: &LinkKey) -> Routed {
+        let link = if self.state.is_bound() {
+            self.dedicated()
+        } else {
+            self.let_go_of_dedicated();
+            self.session.local.lane(key)
+        };
+        if !self.take_home(Home::Link(link.id)) {
+            return Routed::Park;
+        }
+        let seq = self.seq(ask);
+        let ask = Ask {
+            came_back: Some((seq, InFlight::Write)),
+            ..*ask
+        };
+        self.send(&link, &ask, InFlight::Write, Watched::Yes);
+        self.session
+            .select_awaited
+            .set(SelectAwaited::Awaited { seq, db: key.db });
+        Routed::Done
     }
 
     fn reply_mode(&mut self, ask: &Ask<'_>) -> Routed {
@@ -381,6 +417,14 @@ impl Task {
     pub(super) fn queue_upstream(&mut self, ask: &Ask<'_>) -> Routed {
         self.via_dedicated(ask, Placement::Dedicated)
     }
+}
+
+fn hello_command(protocol: Protocol) -> Vec<u8> {
+    let version = match protocol {
+        Protocol::Resp2 => "2",
+        Protocol::Resp3 => "3",
+    };
+    crate::upstream::dial::command(&["HELLO", version])
 }
 
 /// What is said while nothing is known of the upstream yet.

@@ -87,9 +87,9 @@ enum Home {
     Journal,
 }
 
-/// A SELECT inside a transaction takes effect only with its EXEC.
+/// A SELECT that Redis judges: one inside a transaction takes effect only with its EXEC, one of a user who may lack the right with its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SelectInExec {
+enum SelectAwaited {
     None,
     Awaited { seq: u64, db: u32 },
     Applied { db: u32 },
@@ -123,7 +123,7 @@ struct Session {
     taken_back_since: Cell<Option<Instant>>,
     /// The newest write that the upstream has answered.
     last_write_answered: Cell<Option<u64>>,
-    select_in_exec: Cell<SelectInExec>,
+    select_awaited: Cell<SelectAwaited>,
     dedicated: RefCell<Option<Rc<Link>>>,
     /// An out-of-band frame whose rest has not come.
     push_part: RefCell<Vec<u8>>,
@@ -261,15 +261,15 @@ impl Session {
     #[inline]
     fn write_answered(&self, seq: u64, reply: &[u8]) {
         self.last_write_answered.set(Some(seq));
-        if let SelectInExec::Awaited { seq: exec, db } = self.select_in_exec.get()
-            && exec == seq
+        if let SelectAwaited::Awaited { seq: awaited, db } = self.select_awaited.get()
+            && awaited == seq
         {
             // Null, or an error: nothing of the transaction was executed.
-            let applied = matches!(reply.first(), Some(b'*')) && !reply.starts_with(b"*-1");
-            self.select_in_exec.set(if applied {
-                SelectInExec::Applied { db }
+            let applied = reply.first() == Some(&b'*') && !reply.starts_with(b"*-1") || reply == b"+OK\r\n";
+            self.select_awaited.set(if applied {
+                SelectAwaited::Applied { db }
             } else {
-                SelectInExec::None
+                SelectAwaited::None
             });
         }
     }

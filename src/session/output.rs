@@ -151,7 +151,9 @@ impl Output {
 
     /// Wants replies again, from `seq` on.
     pub(super) fn unmute(&mut self, seq: u64) {
-        if let Some((_, last @ None)) = self.muted.back_mut() {
+        if let Some((_, last)) = self.muted.back_mut()
+            && last.is_none_or(|last| last >= seq)
+        {
             *last = Some(seq.saturating_sub(1));
         }
     }
@@ -231,6 +233,10 @@ mod tests {
         output.reply(4, b"e", Piece::End);
         output.reply(3, b"d", Piece::End);
         output.reply(5, b"f", Piece::End);
-        assert_eq!(sent(&mut output), "cf");
+        output.mute(6, Some(7));
+        output.unmute(7);
+        output.reply(6, b"", Piece::End);
+        output.reply(7, b"h", Piece::End);
+        assert_eq!(sent(&mut output), "cfh");
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::down::is_transactional;
 use super::state::{Admission, State, Transaction};
 use super::task::{Closing, Routed, Task};
-use super::{Retry, RetryReason, SelectInExec};
+use super::{Retry, RetryReason, SelectAwaited};
 use crate::command::{self, Name, Spec};
 use crate::resp::scan::{Limits, Scan, Scanner};
 use crate::resp::{Request, write};
@@ -55,12 +55,12 @@ impl Task {
         {
             return Routed::Park;
         }
-        match self.session.select_in_exec.get() {
-            SelectInExec::None => {}
-            SelectInExec::Awaited { .. } if !self.session.is_settled() => return Routed::Park,
-            SelectInExec::Awaited { .. } => self.session.select_in_exec.set(SelectInExec::None),
-            SelectInExec::Applied { db } => {
-                self.session.select_in_exec.set(SelectInExec::None);
+        match self.session.select_awaited.get() {
+            SelectAwaited::None => {}
+            SelectAwaited::Awaited { .. } if !self.session.is_settled() => return Routed::Park,
+            SelectAwaited::Awaited { .. } => self.session.select_awaited.set(SelectAwaited::None),
+            SelectAwaited::Applied { db } => {
+                self.session.select_awaited.set(SelectAwaited::None);
                 self.state.key.db = db;
                 self.lane = None;
             }

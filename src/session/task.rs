@@ -11,7 +11,7 @@ use super::append::Appender;
 use super::output::Output;
 use super::state::{Pinned, State, Transaction, Watch};
 use super::streaming::Streaming;
-use super::{Home, SelectInExec, Session, Settings};
+use super::{Home, SelectAwaited, Session, Settings};
 use crate::outage::write::StreamIds;
 use crate::resp::Request;
 use crate::resp::scan::{Scan, Scanner};
@@ -91,7 +91,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         append_generation: Cell::new(0),
         taken_back_since: Cell::new(None),
         last_write_answered: Cell::new(None),
-        select_in_exec: Cell::new(SelectInExec::None),
+        select_awaited: Cell::new(SelectAwaited::None),
         push_part: RefCell::default(),
         dedicated: RefCell::default(),
         dedicated_ended: Cell::new(false),

@@ -28,8 +28,19 @@ const REPLIES_BYTES_MAX: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Handshake<'a> {
     pub credentials: Option<&'a Credentials>,
+    pub opener: Opener<'a>,
     pub protocol: Protocol,
     pub db: u32,
+}
+
+/// As whom a connection is made ready. A user with few rights may not even ask for the connection's ID, and a session may have chosen its
+/// database before it became that user.
+#[derive(Clone, Copy, Debug)]
+pub enum Opener<'a> {
+    /// As the one whom it will serve.
+    Itself,
+    /// As sessions that never AUTH, if that can be; it is handed over then.
+    Url(Option<&'a Credentials>),
 }
 
 /// What the upstream said of itself on this connection.
@@ -123,27 +134,17 @@ pub async fn connect_bare(target: &Target) -> Result<Conversation, DialError> {
 
 async fn ready(target: &Target, handshake: &Handshake<'_>) -> Result<Dialled, DialError> {
     let mut conversation = connect_bare(target).await?;
-    if let Some(credentials) = handshake.credentials {
-        let reply = conversation.ask(&auth(credentials), 1).await?.pop();
-        if let Some(text) = reply.as_deref().and_then(error_text) {
-            return Err(DialError::Refused(text));
-        }
-    }
-    let wall_before_ms = wall_ms();
-    let mut replies = conversation.ask(&introduction(handshake), 5).await?;
-    // A connection starts in database 0; not everybody has the right to SELECT.
-    if handshake.db != 0 {
-        replies.extend(
-            conversation
-                .ask(&command(&["SELECT", handshake.db.to_string().as_str()]), 1)
-                .await?,
-        );
-    } else {
-        replies.push(b"+OK\r\n".to_vec());
-    }
-    let [hello, client, ping, server, time, select] =
-        <[Vec<u8>; 6]>::try_from(replies).map_err(|_| DialError::NotAccepted("an incomplete handshake".into()))?;
-    let wall_after_ms = wall_ms();
+    let opened = match handshake.opener {
+        Opener::Itself => None,
+        Opener::Url(credentials) => opened(&mut conversation, handshake, credentials).await?,
+    };
+    authenticate(&mut conversation, handshake.credentials).await?;
+    let introduced = match opened {
+        Some(introduced) => introduced,
+        None => introduce(&mut conversation, handshake).await?,
+    };
+    let Introduced { replies, wall_mid_ms } = introduced;
+    let [hello, client, ping, server, time, select] = replies;
 
     if let Some(text) = error_text(&hello) {
         if text.starts_with("NOAUTH") {
@@ -161,9 +162,7 @@ async fn ready(target: &Target, handshake: &Handshake<'_>) -> Result<Dialled, Di
     let mut facts = hello_facts(&hello);
     facts.run_id = field_text(&server).and_then(|text| value_of(&text, "run_id:", '\n'));
     facts.ping_error = error_text(&ping);
-    facts.clock_offset_ms = time_ms(&time).map_or(0, |theirs| {
-        theirs.saturating_sub_unsigned(u64::midpoint(wall_before_ms, wall_after_ms))
-    });
+    facts.clock_offset_ms = time_ms(&time).map_or(0, |theirs| theirs.saturating_sub_unsigned(wall_mid_ms));
     let connection = Connection {
         client_id: value_of(&client, "id=", ' ')
             .and_then(|id| id.parse().ok())
@@ -176,6 +175,59 @@ async fn ready(target: &Target, handshake: &Handshake<'_>) -> Result<Dialled, Di
         writer: conversation.writer,
         connection,
         facts,
+    })
+}
+
+/// The replies to a connection's introduction and SELECT, and our time halfway between question and answer.
+struct Introduced {
+    replies: [Vec<u8>; 6],
+    wall_mid_ms: u64,
+}
+
+/// The introduction in the name of sessions that never AUTH; nothing where they may not say it.
+async fn opened(
+    conversation: &mut Conversation,
+    handshake: &Handshake<'_>,
+    credentials: Option<&Credentials>,
+) -> Result<Option<Introduced>, DialError> {
+    match authenticate(conversation, credentials).await {
+        Ok(()) => {}
+        Err(DialError::Refused(_)) => return Ok(None),
+        Err(other) => return Err(other),
+    }
+    let introduced = introduce(conversation, handshake).await?;
+    let [hello, client, .., select] = &introduced.replies;
+    let refused = [hello, client, select].iter().any(|reply| reply.first() == Some(&b'-'));
+    Ok((!refused).then_some(introduced))
+}
+
+async fn authenticate(conversation: &mut Conversation, credentials: Option<&Credentials>) -> Result<(), DialError> {
+    let Some(credentials) = credentials else { return Ok(()) };
+    let reply = conversation.ask(&auth(credentials), 1).await?.pop();
+    match reply.as_deref().and_then(error_text) {
+        Some(text) => Err(DialError::Refused(text)),
+        None => Ok(()),
+    }
+}
+
+async fn introduce(conversation: &mut Conversation, handshake: &Handshake<'_>) -> Result<Introduced, DialError> {
+    let wall_before_ms = wall_ms();
+    let mut replies = conversation.ask(&introduction(handshake), 5).await?;
+    // A connection starts in database 0; not everybody has the right to SELECT.
+    if handshake.db != 0 {
+        replies.extend(
+            conversation
+                .ask(&command(&["SELECT", handshake.db.to_string().as_str()]), 1)
+                .await?,
+        );
+    } else {
+        replies.push(b"+OK\r\n".to_vec());
+    }
+    Ok(Introduced {
+        replies: replies
+            .try_into()
+            .map_err(|_| DialError::NotAccepted("an incomplete handshake".into()))?,
+        wall_mid_ms: u64::midpoint(wall_before_ms, wall_ms()),
     })
 }
 

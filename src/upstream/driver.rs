@@ -7,11 +7,12 @@ use std::task::{Context, Poll, ready};
 use tokio::time::{Sleep, sleep, sleep_until};
 
 use super::connections::Ticket;
-use super::dial::{DialError, Dialled, Facts, Handshake, Role, dial_counted};
+use super::dial::{DialError, Dialled, Facts, Handshake, Opener, Role, dial_counted};
 use super::health::unusable;
 use super::io::{Reader, Writer};
 use super::link::{Fate, Flush, InFlight, Link, LinkKind, LinkState, Piece, Recipient, Slot};
 use super::local::Local;
+use super::settings::Identity;
 use super::shared::{Shared, Sign};
 use super::stats;
 use crate::breaker::{ClientEffect, ErrorClass, HardSign, Trouble, Unavailable, UpstreamRole};
@@ -75,6 +76,7 @@ async fn open(link: &Rc<Link>, local: &Rc<Local>) -> Result<(Dialled, Ticket), F
     let shared = &local.shared;
     let handshake = Handshake {
         credentials: shared.credentials(&link.key.identity),
+        opener: opener(shared, &link.key.identity),
         protocol: link.key.protocol,
         db: link.key.db,
     };
@@ -101,6 +103,17 @@ async fn open(link: &Rc<Link>, local: &Rc<Local>) -> Result<(Dialled, Ticket), F
     link.state.set(LinkState::Up);
     wake_watchers(link);
     Ok((dialled, ticket))
+}
+
+/// Sessions that never AUTH open the connections of those that do, unless they would be asked for a password.
+fn opener<'a>(shared: &'a Shared, identity: &Identity) -> Opener<'a> {
+    match identity {
+        Identity::Url => Opener::Itself,
+        Identity::Client(_) => match &shared.target.credentials {
+            None if shared.password_owed() => Opener::Itself,
+            credentials => Opener::Url(credentials.as_ref()),
+        },
+    }
 }
 
 /// A server that would refuse everything, or is not the one that was caught up with, gets no application byte.
@@ -311,6 +324,10 @@ impl Driver {
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), crate::resp::reply::NotAReply> {
+        if self.link.is_raw() {
+            self.deliver_out_of_band(bytes, Piece::End);
+            return Ok(());
+        }
         if self.input.is_empty() {
             let used = self.replies(bytes)?;
             self.input.extend_from_slice(bytes.get(used..).unwrap_or_default());
@@ -351,15 +368,10 @@ impl Driver {
     fn deliver(&mut self, bytes: &[u8], kind: Kind, piece: Piece, whole: bool, now_us: u32) {
         // An error that no request waits for is the answer to a SUBSCRIBE, which has no slot.
         let out_of_band = kind == Kind::Push
-            || self.link.passthrough.get()
+            || self.link.is_passthrough()
             || kind == Kind::Error && self.link.slots.borrow().is_empty();
         if out_of_band {
-            let owner = self.link.owner.borrow().clone();
-            if let Some(owner) = owner
-                && owner.push(bytes, piece) == Flush::Wanted
-            {
-                self.flushes.push(owner);
-            }
+            self.deliver_out_of_band(bytes, piece);
             return;
         }
         let mut slots = self.link.slots.borrow_mut();
@@ -396,6 +408,15 @@ impl Driver {
                     self.flushes.push(slot.recipient);
                 }
             }
+        }
+    }
+
+    fn deliver_out_of_band(&mut self, bytes: &[u8], piece: Piece) {
+        let owner = self.link.owner.borrow().clone();
+        if let Some(owner) = owner
+            && owner.push(bytes, piece) == Flush::Wanted
+        {
+            self.flushes.push(owner);
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::dial::{
-    Conversation, DialError, Facts, Handshake, Role, command, connect_bare, dial_counted, error_text, value_of,
+    Conversation, DialError, Facts, Handshake, Opener, Role, command, connect_bare, dial_counted, error_text, value_of,
 };
 use super::shared::{Mode, PasswordOwed, Shared, Sign};
 use crate::breaker::{Breaker, ErrorClass, Failure, HardSign, Transition, Trouble, Unavailable};
@@ -212,6 +212,7 @@ impl<E: Edges> Health<E> {
     async fn converse(&mut self) -> Result<(Conversation, Facts), (Trouble, String)> {
         let target = &self.shared.target;
         let handshake = Handshake {
+            opener: Opener::Itself,
             credentials: target.credentials.as_ref(),
             protocol: Protocol::Resp2,
             db: target.db,

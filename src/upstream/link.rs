@@ -121,6 +121,17 @@ pub enum LinkKind {
     Dedicated,
 }
 
+/// What arrives on a connection, and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// Replies, in the order of the requests; out-of-band frames between them.
+    Replies,
+    /// Frames, all out of band (RESP2 subscribed mode, MONITOR).
+    Frames,
+    /// Bytes that are not frames (the replication stream behind SYNC): passed on as they come.
+    Bytes,
+}
+
 /// Bytes towards the upstream: `base ≤ sent ≤ base + bytes.len()`; all before the oldest unanswered request may be forgotten.
 #[derive(Default)]
 pub(super) struct Outgoing {
@@ -180,8 +191,7 @@ pub struct Link {
     pub(super) driver: RefCell<Option<Waker>>,
     /// The driver has been woken and has not run yet.
     pub(super) woken: Cell<bool>,
-    /// Everything that arrives is out of band (RESP2 subscribed mode, MONITOR).
-    pub(super) passthrough: Cell<bool>,
+    pub(super) incoming: Cell<Incoming>,
     /// A lane that waits for a client that does not read: those who come later take another one.
     pub(super) detached: Cell<bool>,
     /// Something was pushed since the last look at idle lanes.
@@ -216,7 +226,7 @@ impl Link {
             slots: RefCell::default(),
             driver: RefCell::default(),
             woken: Cell::new(false),
-            passthrough: Cell::new(false),
+            incoming: Cell::new(Incoming::Replies),
             detached: Cell::new(false),
             used: Cell::new(true),
             client_id: Cell::new(0),
@@ -316,9 +326,19 @@ impl Link {
         self.out.borrow().unsent().len() > OUTGOING_FULL_BYTES
     }
 
-    /// From here on every frame is out of band.
+    /// From here on nothing that arrives is a reply to a request in flight.
     pub fn set_passthrough(&self) {
-        self.passthrough.set(true);
+        self.incoming.set(Incoming::Frames);
+    }
+
+    /// What arrives is replies again: the last subscription is gone.
+    pub fn end_passthrough(&self) {
+        self.incoming.set(Incoming::Replies);
+    }
+
+    /// From here on what arrives is not RESP.
+    pub fn set_raw(&self) {
+        self.incoming.set(Incoming::Bytes);
     }
 
     /// Lets the driver run: there is something to write, room to read, or nothing to live for.
@@ -349,13 +369,19 @@ impl Link {
     /// Everything that arrives is out of band.
     #[must_use]
     pub fn is_passthrough(&self) -> bool {
-        self.passthrough.get()
+        self.incoming.get() != Incoming::Replies
+    }
+
+    /// What arrives is not RESP, and who asked for it speaks to the upstream as if there were nobody between.
+    #[must_use]
+    pub fn is_raw(&self) -> bool {
+        self.incoming.get() == Incoming::Bytes
     }
 
     /// Whether it could serve another session as it is: nothing under way, no state of its own.
     #[must_use]
     pub(super) fn is_reusable(&self) -> bool {
-        self.is_open() && !self.passthrough.get() && self.slots.borrow().is_empty()
+        self.is_open() && !self.is_passthrough() && self.slots.borrow().is_empty()
     }
 
     /// Stops writing: hands unsent requests back to their sessions, keeps those sent for the answers that may still come.

@@ -17,7 +17,7 @@ use tideover::replay::{Controls, Outcome, Replay, Settings};
 use tideover::resp::Protocol;
 use tideover::upstream::clock::{mono_ms, wall_ms};
 use tideover::upstream::connections::ConnectionFile;
-use tideover::upstream::dial::{Conversation, Dialled, Facts, Handshake, command, connect_bare, dial};
+use tideover::upstream::dial::{Conversation, Dialled, Facts, Handshake, Opener, command, connect_bare, dial};
 use tideover::upstream::known::Known;
 use tideover::upstream::settings::{Address, Timeouts};
 use tideover::upstream::shared::{Shared, Target};
@@ -255,6 +255,7 @@ impl Rig {
             ..self.shared.target.clone()
         };
         let handshake = Handshake {
+            opener: Opener::Itself,
             credentials: None,
             protocol: Protocol::Resp2,
             db: 0,

@@ -90,6 +90,14 @@ impl Client {
         }
     }
 
+    /// What has arrived, at least one byte of it: of what is no RESP.
+    #[track_caller]
+    pub fn some_bytes(&mut self) -> Vec<u8> {
+        let bytes = self.input.fill_buf().unwrap().to_vec();
+        self.input.consume(bytes.len());
+        bytes
+    }
+
     /// A second handle on the same connection, to send from another thread.
     pub fn sender(&self) -> TcpStream {
         self.stream.try_clone().unwrap()

@@ -1,0 +1,104 @@
+//! While Redis is well, the connection that a session has for itself follows what the session says, and ends where it would end at Redis.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation here is a failed test"
+)]
+
+mod support;
+
+use support::command;
+use support::pair::Pair;
+
+#[test]
+fn a_connection_of_its_own_goes_along_into_another_database_and_protocol() {
+    let pair = Pair::start();
+    pair.check("BLPOP behind SELECT", |dial| {
+        let mut client = dial();
+        let mut replies = Vec::new();
+        for args in [
+            ["SELECT", "5"].as_slice(),
+            &["RPUSH", "list", "in 5"],
+            &["SELECT", "4"],
+            &["RPUSH", "list", "in 4"],
+            &["BLPOP", "list", "1"],
+            &["SELECT", "5"],
+            &["BLPOP", "list", "1"],
+        ] {
+            replies.extend(client.call(args));
+        }
+        let mut client = client.hello3();
+        for args in [["BLPOP", "list", "0.01"].as_slice(), &["CLIENT", "TRACKINGINFO"]] {
+            replies.extend(client.call(args));
+        }
+        replies
+    });
+}
+
+#[test]
+fn a_pinned_connection_speaks_the_protocol_of_a_hello_with_auth() {
+    let pair = Pair::start();
+    pair.check("HELLO 3 AUTH behind CLIENT TRACKINGINFO", |dial| {
+        let mut client = dial();
+        let mut replies = client.call(&["CLIENT", "TRACKINGINFO"]);
+        client.call(&["HELLO", "3", "AUTH", "default", "any"]);
+        replies.extend(client.call(&["CLIENT", "TRACKINGINFO"]));
+        replies.extend(client.call(&["HGETALL", "nothing"]));
+        replies
+    });
+}
+
+#[test]
+fn a_replica_gets_the_replication_stream() {
+    let pair = Pair::start();
+    let (mut replica, mut writer) = (pair.proxy.client(), pair.proxy.client());
+    replica.send(&["SYNC"]);
+    let mut stream = Vec::new();
+    let mut has = |part: &[u8]| {
+        support::wait_until(support::DEADLINE, "the replication stream", || {
+            stream.extend(replica.some_bytes());
+            stream.windows(part.len()).any(|bytes| bytes == part)
+        });
+    };
+    has(b"REDIS0010");
+    writer.call(&["SET", "replicated", "1"]);
+    has(&command(&["SET", "replicated", "1"]));
+}
+
+#[test]
+fn a_user_without_the_right_to_select_stays_in_the_database_chosen_before() {
+    let pair = Pair::start();
+    pair.check("AUTH behind SELECT", |dial| {
+        let (mut admin, mut user) = (dial(), dial());
+        let mut replies = Vec::new();
+        for rule in [
+            [
+                "ACL", "SETUSER", "limited", "on", ">secret", "~*", "+get", "+set", "+blpop",
+            ]
+            .as_slice(),
+            &["ACL", "SETUSER", "selecting", "on", ">secret", "~*", "+get", "+select"],
+        ] {
+            replies.extend(admin.call(rule));
+        }
+        for args in [
+            ["SELECT", "9"].as_slice(),
+            &["AUTH", "limited", "secret"],
+            &["SET", "k", "in 9"],
+            &["GET", "k"],
+            &["SELECT", "5"],
+            &["GET", "k"],
+            &["BLPOP", "nothing", "0.01"],
+            &["INCR", "k"],
+            &["AUTH", "selecting", "secret"],
+            &["GET", "k"],
+            &["SELECT", "5"],
+            &["GET", "k"],
+        ] {
+            replies.extend(user.call(args));
+        }
+        // What tideover does for itself is not held against the user.
+        replies.extend(admin.call(&["INFO", "errorstats"]));
+        replies
+    });
+}
