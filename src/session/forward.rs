@@ -157,6 +157,12 @@ impl Task {
         if !self.session.is_settled() || self.session.confirmations.get() > 0 {
             return false;
         }
+        self.let_go_of_dedicated();
+        true
+    }
+
+    /// One that has gone along with the session to another key is not what its own key says: nobody else's.
+    pub(super) fn let_go_of_dedicated(&self) {
         if let Some(link) = self.session.dedicated.take() {
             if link.key == self.state.key {
                 self.session.local.give_back(&link);
@@ -164,7 +170,6 @@ impl Task {
                 link.abandon();
             }
         }
-        true
     }
 
     pub(super) fn via_dedicated(&mut self, ask: &Ask<'_>, placement: Placement) -> Routed {
@@ -233,9 +238,7 @@ impl Task {
             return true;
         }
         // One that served others knows of itself what they did.
-        if let Some(link) = self.session.dedicated.take() {
-            self.session.local.give_back(&link);
-        }
+        self.let_go_of_dedicated();
         let owner: Rc<Session> = Rc::clone(&self.session);
         let link = self.session.local.dedicated_fresh(&self.state.key, owner);
         self.session.dedicated.replace(Some(Rc::clone(&link)));
@@ -394,6 +397,7 @@ fn needs_identity(name: Name) -> bool {
         name,
         Name::ClientId
             | Name::ClientInfo
+            | Name::ClientList
             | Name::ClientTracking
             | Name::ClientTrackinginfo
             | Name::ClientCaching
