@@ -177,7 +177,7 @@ impl Task {
         true
     }
 
-    /// The dedicated connection, settled, is another session's if it is as new, else nobody's.
+    /// One that has gone along with the session to another key is not what its own key says: nobody else's.
     pub(super) fn let_go_of_dedicated(&self) {
         if let Some(link) = self.session.dedicated.take() {
             if link.key == self.state.key && self.session.confirmations.replace(0) == 0 {
@@ -256,9 +256,7 @@ impl Task {
             return true;
         }
         // One that served others knows of itself what they did.
-        if let Some(link) = self.session.dedicated.take() {
-            self.session.local.give_back(&link);
-        }
+        self.let_go_of_dedicated();
         let owner: Rc<Session> = Rc::clone(&self.session);
         let link = self.session.local.dedicated_fresh(&self.state.key, owner);
         self.session.dedicated.replace(Some(Rc::clone(&link)));
@@ -417,6 +415,7 @@ fn needs_identity(name: Name) -> bool {
         name,
         Name::ClientId
             | Name::ClientInfo
+            | Name::ClientList
             | Name::ClientTracking
             | Name::ClientTrackinginfo
             | Name::ClientCaching

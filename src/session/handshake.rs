@@ -10,6 +10,7 @@ use super::task::{Routed, Task};
 use super::{Home, SelectAwaited};
 use crate::command::{self, Name, Placement};
 use crate::resp::{Protocol, Request, write};
+use crate::upstream::dial;
 use crate::upstream::link::{InFlight, LinkKey, LinkState, Watched};
 use crate::upstream::settings::{Credentials, Identity, Secret};
 use crate::upstream::stats::Route;
@@ -36,6 +37,8 @@ impl Task {
         match name {
             Name::Quit => return self.quit(ask),
             Name::Reset => return self.reset(ask),
+            // Its answer stands behind confirmations that have not come yet.
+            _ if self.session.confirmations.get() > 0 && !is_subscription(name) => return Routed::Park,
             Name::Multi | Name::Exec | Name::Discard | Name::Watch | Name::Unwatch => {
                 return if self.is_forwarding() {
                     self.transaction_command(ask, name)
@@ -81,6 +84,9 @@ impl Task {
         }
         if name == Name::Select {
             self.state.selected_in_transaction = number(ask.request.arg(1));
+        } else {
+            // What EXEC makes of the connection is known to the connection alone.
+            self.state.pinned = Pinned::Feed;
         }
         self.queue_upstream(ask)
     }
@@ -139,23 +145,38 @@ impl Task {
         Judgement::Accepted
     }
 
-    /// Goes over to a key that has been accepted; a pinned connection goes along.
-    fn become_key(&mut self, key: LinkKey, commands: &[Vec<u8>]) {
-        if !self.state.is_bound() {
-            // One that is kept from the last command is of the old key.
+    /// Goes over to a key that has been accepted. A connection that carries the session's state goes along, any other stays behind.
+    fn become_key(&mut self, key: LinkKey) {
+        if self.state.is_bound() {
+            self.tell_connection(&key);
+        } else {
             self.let_go_of_dedicated();
-        } else if let Some(link) = self.session.dedicated.borrow().as_ref()
-            && link.is_open()
-        {
-            for command in commands {
-                link.push_ignored(std::rc::Rc::new(Ignored), command, self.session.local.turn.now_us());
-            }
         }
         if let Identity::Client(credentials) = &key.identity {
             self.session.local.shared.known.accepted(credentials);
         }
         self.state.key = key;
         self.lane = None;
+    }
+
+    fn tell_connection(&self, key: &LinkKey) {
+        let dedicated = self.session.dedicated.borrow();
+        let Some(link) = dedicated.as_ref().filter(|link| link.is_open()) else {
+            return;
+        };
+        let was = &self.state.key;
+        let credentials = match &key.identity {
+            Identity::Client(credentials) => Some(credentials.as_ref()),
+            Identity::Url => self.session.local.shared.target.credentials.as_ref(),
+        };
+        let said = [
+            credentials.filter(|_| key.identity != was.identity).map(dial::auth),
+            (key.protocol != was.protocol).then(|| dial::command(&["HELLO", version(key.protocol)])),
+            (key.db != was.db).then(|| dial::command(&["SELECT", key.db.to_string().as_str()])),
+        ];
+        for command in said.into_iter().flatten() {
+            link.push_ignored(std::rc::Rc::new(Ignored), &command, self.session.local.turn.now_us());
+        }
     }
 
     fn auth(&mut self, ask: &Ask<'_>) -> Routed {
@@ -190,18 +211,17 @@ impl Task {
                 return Judgement::Refused("WRONGPASS invalid username-password pair or user is disabled.".into());
             }
             self.state.admission = Admission::Granted;
-            let key = LinkKey {
+            self.become_key(LinkKey {
                 protocol,
                 ..self.state.key.clone()
-            };
-            self.become_key(key, &[hello_command(protocol)]);
+            });
             return Judgement::Accepted;
         }
         // The URL's own credentials are no other identity than that of sessions that never AUTH.
         let identity = if self.session.local.shared.target.credentials.as_ref() == Some(&credentials) {
             Identity::Url
         } else {
-            Identity::Client(std::sync::Arc::new(credentials.clone()))
+            Identity::Client(std::sync::Arc::new(credentials))
         };
         let key = LinkKey {
             identity,
@@ -211,11 +231,7 @@ impl Task {
         let judgement = self.judge(&key);
         if matches!(judgement, Judgement::Accepted) {
             self.state.admission = Admission::Granted;
-            let mut commands = vec![crate::upstream::dial::auth(&credentials)];
-            if protocol != self.state.key.protocol {
-                commands.push(hello_command(protocol));
-            }
-            self.become_key(key, &commands);
+            self.become_key(key);
         }
         judgement
     }
@@ -237,7 +253,7 @@ impl Task {
                 let key = LinkKey { protocol: hello.protocol, ..self.state.key.clone() };
                 let judgement = self.judge(&key);
                 if matches!(judgement, Judgement::Accepted) {
-                    self.become_key(key, &[hello_command(hello.protocol)]);
+                    self.become_key(key);
                 }
                 judgement
             }
@@ -279,8 +295,8 @@ impl Task {
         write::bulk(&mut out, b"id");
         write::integer(&mut out, i64::try_from(self.session.id).unwrap_or(i64::MAX));
         let role = match facts.role {
-            crate::upstream::dial::Role::Replica => "replica",
-            crate::upstream::dial::Role::Master | crate::upstream::dial::Role::Unknown => "master",
+            dial::Role::Replica => "replica",
+            dial::Role::Master | dial::Role::Unknown => "master",
         };
         for (key, value) in [("mode", or(&facts.mode, "standalone")), ("role", role.to_owned())] {
             write::bulk(&mut out, key.as_bytes());
@@ -314,10 +330,7 @@ impl Task {
                 self.select_upstream(ask, &key)
             }
             Judgement::Accepted => {
-                self.become_key(
-                    key,
-                    &[crate::upstream::dial::command(&["SELECT", db.to_string().as_str()])],
-                );
+                self.become_key(key);
                 self.answer(ask, b"+OK\r\n", Route::Local)
             }
         }
@@ -419,14 +432,6 @@ impl Task {
     }
 }
 
-fn hello_command(protocol: Protocol) -> Vec<u8> {
-    let version = match protocol {
-        Protocol::Resp2 => "2",
-        Protocol::Resp3 => "3",
-    };
-    crate::upstream::dial::command(&["HELLO", version])
-}
-
 /// What is said while nothing is known of the upstream yet.
 pub(super) const ASSUMED_VERSION: &str = "7.0.0";
 const WRONGPASS: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
@@ -434,6 +439,13 @@ const WRONGPASS: &[u8] = b"-WRONGPASS invalid username-password pair or user is 
 /// Databases there are at least: the one that the URL names.
 fn key_floor(target: &crate::upstream::shared::Target) -> u32 {
     target.db + 1
+}
+
+fn version(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Resp2 => "2",
+        Protocol::Resp3 => "3",
+    }
 }
 
 fn text(arg: &[u8]) -> Option<String> {

@@ -391,7 +391,8 @@ impl Driver {
                 drop(slots);
                 let stats = &self.local.worker().stats;
                 stats.answered(now_us.wrapping_sub(slot.sent_us));
-                let flush = match (whole && kind == Kind::Error).then(|| self.sign(bytes)).flatten() {
+                let says_so = whole && kind == Kind::Error && !is_debug(self.link.out.borrow().request(&slot));
+                let flush = match says_so.then(|| self.sign(bytes)).flatten() {
                     None => slot.recipient.reply(slot.seq, bytes, piece, slot.class),
                     Some(sign) => self.not_executed(&slot, sign),
                 };
@@ -494,6 +495,15 @@ impl Driver {
         }
         wake_watchers(&self.link);
     }
+}
+
+/// Whether a request is DEBUG, which answers also while Redis is loading: DEBUG ERROR says what it was told to say.
+fn is_debug(request: &[u8]) -> bool {
+    const NAME: &[u8] = b"$5\r\nDEBUG\r\n";
+    let count_len = request.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    request
+        .get(count_len..count_len + NAME.len())
+        .is_some_and(|name| name.eq_ignore_ascii_case(NAME))
 }
 
 /// A read that has been sent again is not sent a third time.
