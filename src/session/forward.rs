@@ -9,7 +9,7 @@ use super::route::Ask;
 use super::state::{Pinned, Transaction, Watch};
 use super::task::{Routed, Task};
 use super::{Home, SelectInExec, Session};
-use crate::command::{self, Flags, Name, Placement};
+use crate::command::{self, Name, Placement};
 use crate::resp::Protocol;
 use crate::upstream::dial;
 use crate::upstream::link::{Fate, Flush, InFlight, Link, LinkKind, Piece, Recipient, Watched};
@@ -18,7 +18,7 @@ use crate::upstream::stats::Route;
 impl Task {
     #[inline]
     pub(super) fn forward(&mut self, ask: &Ask<'_>) -> Routed {
-        let placement = command::placement(ask.spec, &ask.request);
+        let placement = ask.placement();
         let has_dedicated = self.session.dedicated.borrow().is_some();
         if placement == Placement::Lane
             && !has_dedicated
@@ -105,7 +105,7 @@ impl Task {
     fn class(&self, ask: &Ask<'_>) -> InFlight {
         match ask.came_back {
             Some((_, class)) => class,
-            None => command::in_flight(ask.spec, &ask.request).into(),
+            None => ask.in_flight().into(),
         }
     }
 
@@ -178,9 +178,7 @@ impl Task {
         if !self.take_home(Home::Link(link.id)) {
             return Routed::Park;
         }
-        let blocking = ask.spec.is_some_and(|spec| spec.flags.contains(Flags::BLOCKING))
-            && !self.in_transaction()
-            && placement == Placement::Dedicated;
+        let blocking = ask.is_blocking() && !self.in_transaction() && placement == Placement::Dedicated;
         let unwatched = blocking
             || placement == Placement::Script
             || matches!(ask.name(), None | Some(Name::Wait | Name::Waitaof | Name::ClientPause));
@@ -192,6 +190,12 @@ impl Task {
         if matches!(ask.name(), Some(Name::Wait | Name::Waitaof)) && !self.in_transaction() {
             // A fresh connection has written nothing, and Redis would report replicas that never got the session's writes.
             self.own_write(&link);
+        }
+        if matches!(
+            ask.name(),
+            Some(Name::ModuleLoad | Name::ModuleLoadex | Name::ModuleUnload)
+        ) {
+            self.session.local.shared.learned.want();
         }
         let watched = if unwatched { Watched::No } else { Watched::Yes };
         match self

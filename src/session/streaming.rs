@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
+use super::route::Ask;
 use super::state::Transaction;
 use super::task::{Closing, Task};
-use crate::command;
 use crate::resp::Request;
 use crate::resp::scan::{Passed, Scanner, Stream};
 use crate::upstream::link::{InFlight, Link};
@@ -41,7 +41,8 @@ impl Task {
             let class = match &head {
                 Some(spans) => {
                     let request = Request::new(bytes, spans);
-                    command::in_flight(command::lookup(&request), &request).into()
+                    let known = self.look_up(&request);
+                    Ask::new(request, &known, None).in_flight().into()
                 }
                 None => InFlight::Write,
             };

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::dial::{
     Conversation, DialError, Facts, Handshake, Role, command, connect_bare, dial_counted, error_text, value_of,
 };
+use super::learn::learn;
 use super::shared::{Mode, PasswordOwed, Shared, Sign};
 use crate::breaker::{Breaker, ErrorClass, Failure, HardSign, Transition, Trouble, Unavailable};
 use crate::resp::Protocol;
@@ -110,6 +111,8 @@ impl<E: Edges> Health<E> {
             }
             let transition = self.breaker.caught_up();
             self.note(transition);
+            // Another process, or another version, may answer now.
+            self.shared.learned.want();
             let transition = self.closed().await;
             self.note(Some(transition));
             // The mode is looked at only once the generation has moved.
@@ -258,6 +261,9 @@ impl<E: Edges> Health<E> {
             self.look();
             if !self.shared.generation().is_multiple_of(2) {
                 return None;
+            }
+            if self.shared.learned.take_wanted() {
+                tokio::task::spawn_local(learn(Arc::clone(&self.shared)));
             }
         }
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::driver;
 use super::link::{Link, LinkKey, LinkKind, LinkState, Recipient};
 use super::shared::{Shared, WorkerShared};
+use crate::command::Learned;
 
 /// Bytes read from a socket at once.
 const SCRATCH_BYTES: usize = 64 << 10;
@@ -57,6 +58,8 @@ pub struct Local {
     confirm: Box<dyn Fn(u64)>,
     dial_not_before: Cell<Option<Instant>>,
     stopping: Cell<bool>,
+    /// The version that this is, and the commands learned.
+    learned: RefCell<(u64, Arc<Learned>)>,
 }
 
 impl std::fmt::Debug for Local {
@@ -85,6 +88,7 @@ impl Local {
             confirm,
             dial_not_before: Cell::new(None),
             stopping: Cell::new(false),
+            learned: RefCell::default(),
         };
         local.look();
         Rc::new(local)
@@ -129,6 +133,17 @@ impl Local {
         }
         (self.confirm)(generation);
         self.wake_waiters();
+    }
+
+    /// The commands that the upstream knows and the table does not. Takes a lock only after something else has been learned.
+    #[must_use]
+    pub fn learned(&self) -> Arc<Learned> {
+        let version = self.shared.learned.version();
+        let mut kept = self.learned.borrow_mut();
+        if kept.0 != version {
+            *kept = (version, self.shared.learned.get());
+        }
+        Arc::clone(&kept.1)
     }
 
     /// Waits on the worker's bell: generation and mode changes reach the sessions that wait for them.

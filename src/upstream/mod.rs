@@ -7,6 +7,7 @@ mod driver;
 pub mod health;
 pub mod io;
 pub mod known;
+pub mod learn;
 pub mod link;
 pub mod local;
 pub mod settings;
