@@ -200,9 +200,12 @@ impl<E: Edges> Health<E> {
             (None, role) if role != Role::Unknown => self.first_role = Some(role),
             _ => {}
         }
-        if let Ok(Ok(replies)) = timeout(limit, conversation.ask(&command(&["CONFIG", "GET", "databases"]), 1)).await
-            && let Some(databases) = replies.first().and_then(|reply| databases(reply))
-        {
+        // A conversation with a reply still to come would take it for that to the next question.
+        let replies = timeout(limit, conversation.ask(&command(&["CONFIG", "GET", "databases"]), 1))
+            .await
+            .unwrap_or(Err(DialError::Silence(limit)))
+            .map_err(|error| (trouble_of(&error), error.to_string()))?;
+        if let Some(databases) = replies.first().and_then(|reply| databases(reply)) {
             facts.databases = databases;
         }
         Ok((conversation, facts))
