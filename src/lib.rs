@@ -2,8 +2,8 @@
 //!
 //! # Words
 //! *client* (the app) · *session* (one client connection) · *upstream* (the Redis behind us) · *lane* (an upstream connection that the
-//! sessions of a worker share) · *dedicated connection* (one session's own) · *journal* of *records* (acknowledged writes) · *backlog* (records
-//! not replayed yet) · *marker* (the key in Redis that says how far replay got) · *dead letter* (a record that Redis refuses for good).
+//! sessions of a worker share) · *dedicated connection* (one session's own; a *spare* until a session needs it) · *journal* of *records*
+//! (acknowledged writes) · *backlog* (records not replayed yet) · *marker* (the key in Redis that says how far replay got) · *dead letter* (a record that Redis refuses for good).
 //! Breaker and mode go in pairs: CLOSED `healthy` · OPEN `down` or `probing` · HALF_OPEN `catching_up`.
 //!
 //! # Rooms

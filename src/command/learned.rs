@@ -39,6 +39,9 @@ const HARMLESS: [&str; 13] = [
     "module",
 ];
 
+/// Further flags that leave no doubt that a command which reads or writes is about data, and not about its connection.
+const DATA: [&str; 4] = ["blocking", "movablekeys", "may_replicate", "skip_monitor"];
+
 /// One element of the reply to `COMMAND`, decoded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
@@ -63,6 +66,8 @@ pub struct LearnedCommand {
     pub in_flight: InFlight,
     /// It says that it blocks.
     pub is_blocking: bool,
+    /// It may leave its connection other than it found it.
+    pub may_alter: bool,
     arity: i64,
     /// First, last, step, as in [`super::KeySpec::Range`].
     keys: Option<(usize, isize, usize)>,
@@ -76,6 +81,7 @@ impl LearnedCommand {
             (Ok(first), Ok(last)) if first > 0 => Some((first, last, usize::try_from(entry.key_step).unwrap_or(1))),
             (_, _) => None,
         };
+        let is_of_data = |flag: &String| HARMLESS.contains(&flag.as_str()) || DATA.contains(&flag.as_str());
         let is_harmless = entry.flags.iter().all(|flag| HARMLESS.contains(&flag.as_str()));
         let on_lane =
             is_harmless && has("readonly") != has("write") && keys.is_some() && (has("fast") || !has("module"));
@@ -87,6 +93,7 @@ impl LearnedCommand {
                 InFlight::Write
             },
             is_blocking: has("blocking"),
+            may_alter: !entry.flags.iter().all(is_of_data) || !has("readonly") && !has("write"),
             arity: entry.arity,
             keys,
             has_subcommands: !entry.subcommands.is_empty(),

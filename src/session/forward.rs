@@ -142,8 +142,12 @@ impl Task {
     pub(super) fn dedicated(&mut self) -> Rc<Link> {
         if let Some(link) = self.session.dedicated.borrow().as_ref()
             && link.is_open()
+            && !self.is_left_behind(link)
         {
             return Rc::clone(link);
+        }
+        if let Some(link) = self.session.dedicated.take() {
+            link.abandon();
         }
         let owner: Rc<Session> = Rc::clone(&self.session);
         let link = self.session.local.dedicated(&self.state.key, owner);
@@ -151,20 +155,34 @@ impl Task {
         link
     }
 
-    /// Gives the dedicated connection back, when it carries no state; not while something is in flight on it.
-    fn release_dedicated(&mut self) -> bool {
+    /// Subscribed to nothing any more, and everything on it is still taken for out of band.
+    fn is_left_behind(&self, link: &Link) -> bool {
+        link.is_passthrough()
+            && self.state.subscriptions.is_empty()
+            && self.state.pinned != Pinned::Feed
+            && self.session.confirmations.get() == 0
+    }
+
+    /// Gives the dedicated connection back, which the session is not bound to; not while something is in flight on it.
+    pub(super) fn release_dedicated(&mut self) -> bool {
         // A connection that still owes confirmations is nobody else's.
         if !self.session.is_settled() || self.session.confirmations.get() > 0 {
             return false;
         }
         if let Some(link) = self.session.dedicated.take() {
-            if link.key == self.state.key {
-                self.session.local.give_back(&link);
-            } else {
-                link.abandon();
-            }
+            self.session.local.give_back(&link);
         }
         true
+    }
+
+    /// The session is over. A connection that nothing of it is left on serves the next one.
+    pub(super) fn part(&mut self) {
+        let may_release = !self.state.is_bound() && self.streaming.is_none();
+        if (!may_release || !self.release_dedicated())
+            && let Some(link) = self.session.dedicated.take()
+        {
+            link.abandon();
+        }
     }
 
     pub(super) fn via_dedicated(&mut self, ask: &Ask<'_>, placement: Placement) -> Routed {
@@ -196,6 +214,9 @@ impl Task {
             Some(Name::ModuleLoad | Name::ModuleLoadex | Name::ModuleUnload)
         ) {
             self.session.local.shared.learned.want();
+        }
+        if ask.may_alter() || self.in_transaction() && ask.placement() == Placement::Session {
+            link.alter();
         }
         let watched = if unwatched { Watched::No } else { Watched::Yes };
         match self

@@ -79,9 +79,19 @@ impl Task {
             return self.queue_down(ask);
         }
         if name == Name::Select {
-            self.state.selected_in_transaction = number(ask.request.arg(1));
+            // One that Redis does not have is refused when EXEC comes to it.
+            let shared = &self.session.local.shared;
+            let databases = shared.facts().databases.max(key_floor(&shared.target));
+            if let Some(db) = number(ask.request.arg(1)).filter(|db| *db < databases) {
+                self.state.selected_in_transaction = Some(db);
+            }
         }
         self.queue_upstream(ask)
+    }
+
+    /// Nothing is in flight, nothing is to be confirmed: the session may become another.
+    fn is_at_rest(&self) -> bool {
+        self.session.is_settled() && self.session.confirmations.get() == 0
     }
 
     fn judge(&mut self, key: &LinkKey) -> Judgement {
@@ -138,12 +148,15 @@ impl Task {
         Judgement::Accepted
     }
 
-    /// Goes over to a key that has been accepted; a pinned connection goes along.
+    /// Goes over to a key that has been accepted; a connection that the session is bound to goes along, any other stays behind.
     fn become_key(&mut self, key: LinkKey, commands: &[Vec<u8>]) {
-        if self.state.is_bound()
-            && let Some(link) = self.session.dedicated.borrow().as_ref()
+        if !self.state.is_bound() && key != self.state.key {
+            self.release_dedicated();
+        }
+        if let Some(link) = self.session.dedicated.borrow().as_ref()
             && link.is_open()
         {
+            link.alter();
             for command in commands {
                 link.push_ignored(std::rc::Rc::new(Ignored), command, self.session.local.turn.now_us());
             }
@@ -168,7 +181,7 @@ impl Task {
             (2 | 3, _, _) => return self.answer(ask, WRONGPASS, Route::Local),
             _ => return self.answer(ask, b"-ERR syntax error\r\n", Route::Local),
         };
-        if !self.session.is_settled() {
+        if !self.is_at_rest() {
             return Routed::Park;
         }
         match self.authenticate(credentials, self.state.key.protocol) {
@@ -187,8 +200,13 @@ impl Task {
                 return Judgement::Refused("WRONGPASS invalid username-password pair or user is disabled.".into());
             }
             self.state.admission = Admission::Granted;
-            self.state.key.protocol = protocol;
-            self.lane = None;
+            let key = LinkKey {
+                protocol,
+                ..self.state.key.clone()
+            };
+            if key != self.state.key {
+                self.become_key(key, &[hello_request(protocol)]);
+            }
             return Judgement::Accepted;
         }
         // The URL's own credentials are no other identity than that of sessions that never AUTH.
@@ -211,7 +229,7 @@ impl Task {
     }
 
     fn hello(&mut self, ask: &Ask<'_>) -> Routed {
-        if !self.session.is_settled() {
+        if !self.is_at_rest() {
             return Routed::Park;
         }
         let hello = match parse_hello(&ask.request, self.state.key.protocol) {
@@ -227,8 +245,7 @@ impl Task {
                 let key = LinkKey { protocol: hello.protocol, ..self.state.key.clone() };
                 let judgement = self.judge(&key);
                 if matches!(judgement, Judgement::Accepted) {
-                    let version = if hello.protocol == Protocol::Resp3 { "3" } else { "2" };
-                    self.become_key(key, &[crate::upstream::dial::command(&["HELLO", version])]);
+                    self.become_key(key, &[hello_request(hello.protocol)]);
                 }
                 judgement
             }
@@ -290,7 +307,7 @@ impl Task {
             };
             return self.answer(ask, error, Route::Local);
         };
-        if !self.session.is_settled() {
+        if !self.is_at_rest() {
             return Routed::Park;
         }
         let key = LinkKey {
@@ -390,6 +407,11 @@ const WRONGPASS: &[u8] = b"-WRONGPASS invalid username-password pair or user is 
 /// Databases there are at least: the one that the URL names.
 fn key_floor(target: &crate::upstream::shared::Target) -> u32 {
     target.db + 1
+}
+
+fn hello_request(protocol: Protocol) -> Vec<u8> {
+    let version = if protocol == Protocol::Resp3 { "3" } else { "2" };
+    crate::upstream::dial::command(&["HELLO", version])
 }
 
 fn text(arg: &[u8]) -> Option<String> {

@@ -57,6 +57,18 @@ impl<'a> Ask<'a> {
         }
     }
 
+    /// Whether it may leave its connection other than it found it. Nobody knows of a command that nobody knows.
+    pub(super) fn may_alter(&self) -> bool {
+        match (self.name(), self.learned) {
+            (Some(name), _) => matches!(
+                name,
+                Name::Asking | Name::Readonly | Name::Readwrite | Name::ClientCapa | Name::ScriptDebug
+            ),
+            (None, Some(learned)) => learned.may_alter,
+            (None, None) => true,
+        }
+    }
+
     pub(super) fn is_blocking(&self) -> bool {
         match self.learned {
             None => self.spec.is_some_and(|spec| spec.flags.contains(Flags::BLOCKING)),

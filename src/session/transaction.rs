@@ -165,6 +165,8 @@ impl Task {
         };
         let session: Rc<Session> = Rc::clone(&self.session);
         let now_us = session.local.turn.now_us();
+        // What was gathered has not been looked at for what it does to a connection.
+        link.alter();
         link.push_ignored(Rc::new(Ignored), &dial::command(&["MULTI"]), now_us);
         for request in &gathered.requests {
             link.push_ignored(Rc::new(Ignored), request, now_us);

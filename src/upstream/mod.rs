@@ -10,6 +10,7 @@ pub mod known;
 pub mod learn;
 pub mod link;
 pub mod local;
+mod pool;
 pub mod settings;
 pub mod shared;
 pub mod stats;

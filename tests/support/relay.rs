@@ -72,6 +72,11 @@ impl Relay {
             .collect()
     }
 
+    /// Every request with its connection, in order.
+    pub fn requests(&self) -> Vec<(usize, String)> {
+        self.seen.lock().unwrap().clone()
+    }
+
     /// Nobody listens any more, and nobody is connected.
     pub fn close(&self) {
         if self.is_open.swap(false, Ordering::SeqCst) {
