@@ -2,8 +2,8 @@
 //!
 //! # Words
 //! *client* (the app) · *session* (one client connection) · *upstream* (the Redis behind us) · *lane* (an upstream connection that the
-//! sessions of a worker share) · *dedicated connection* (one session's own) · *journal* of *records* (acknowledged writes) · *backlog* (records
-//! not replayed yet) · *marker* (the key in Redis that says how far replay got) · *dead letter* (a record that Redis refuses for good).
+//! sessions of a worker share) · *dedicated connection* (one session's own; a *spare* until a session needs it) · *journal* of *records*
+//! (acknowledged writes) · *backlog* (records not replayed yet) · *marker* (the key in Redis that says how far replay got) · *dead letter* (a record that Redis refuses for good).
 //! Breaker and mode go in pairs: CLOSED `healthy` · OPEN `down` or `probing` · HALF_OPEN `catching_up`.
 //!
 //! # Rooms
@@ -19,7 +19,7 @@
 //! - [`upstream`] dials and owns lanes, dedicated connections, the connection file and the health owner. It must not know what a command means
 //!   beyond what its loss means. Of the journal it knows the generation's counter.
 //! - [`outage`] (pure) decides what is told to a client while the upstream is down, what a write becomes in the journal, and what rules change.
-//!   It knows [`command`] (pure: the table, key positions, placement) and [`resp`] (pure: frames, limits, writers).
+//!   It knows [`command`] (pure: the table, what was learned beyond it, key positions, placement) and [`resp`] (pure: frames, limits, writers).
 //! - [`breaker`] (pure) has states, window, backoff, and what an outcome means. Time and randomness are arguments.
 //! - [`journal`] keeps bytes in order on disk and knows no Redis; its owner thread also owns the generation (below). Synchronous.
 //! - [`telemetry`] has the names of metrics and events.

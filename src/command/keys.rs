@@ -68,7 +68,7 @@ pub fn sort_destination<'a>(request: &Request<'a>) -> Option<&'a [u8]> {
     destination
 }
 
-fn range<'a>(request: &Request<'a>, first: usize, last: isize, step: usize, mut f: impl FnMut(&'a [u8])) {
+pub(super) fn range<'a>(request: &Request<'a>, first: usize, last: isize, step: usize, mut f: impl FnMut(&'a [u8])) {
     let last = if last < 0 {
         request.len().checked_add_signed(last)
     } else {

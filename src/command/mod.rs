@@ -1,11 +1,13 @@
 //! The command table as data, and where a command's keys are. Pure.
 
 mod keys;
+mod learned;
 mod lookup;
 mod placement;
 mod table;
 
 pub use keys::{for_each_key, sort_destination};
+pub use learned::{Entry, Learned, LearnedCommand};
 pub use lookup::{by_name, is_container, lookup};
 pub use placement::{InFlight, Placement, blocks, in_flight, placement};
 pub use table::{Name, TABLE};

@@ -17,7 +17,7 @@ pub mod write;
 
 use std::time::Duration;
 
-use crate::command::{Spec, arity_ok};
+use crate::command::{InFlight, LearnedCommand, Spec, arity_ok};
 use crate::resp::{self, Protocol, Request};
 
 use decide::{Decision, decision};
@@ -95,6 +95,25 @@ pub fn answer(
             }
         }
     })
+}
+
+/// As [`answer`], for a command that the table does not have and the upstream has told of: nobody knows what it would answer or do, so nothing
+/// is made up and nothing journaled.
+pub fn answer_learned(
+    command: &LearnedCommand,
+    request: &Request<'_>,
+    upstream_name: &str,
+    out: &mut Vec<u8>,
+) -> Answer {
+    if !command.arity_ok(request) {
+        neutral::wrong_arity_learned(out, &command.name);
+        return Answer::Reply;
+    }
+    match command.in_flight {
+        InFlight::Write => not_applied(out, &command.name, upstream_name),
+        InFlight::Read => not_executed(out, &command.name, upstream_name),
+    }
+    Answer::Refused
 }
 
 #[cfg(test)]

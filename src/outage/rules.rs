@@ -94,8 +94,8 @@ pub struct Rule {
 
 impl Rule {
     /// A rule with globs wants at least one key, each matched by one of the globs.
-    fn matches<'k>(&self, name: Name, keys: impl Iterator<Item = &'k [u8]>) -> bool {
-        if !self.commands.is_empty() && !self.commands.contains(&name) {
+    fn matches<'k>(&self, name: Option<Name>, keys: impl Iterator<Item = &'k [u8]>) -> bool {
+        if !self.commands.is_empty() && !name.is_some_and(|name| self.commands.contains(&name)) {
             return false;
         }
         if self.keys.is_empty() {
@@ -153,8 +153,14 @@ impl Rules {
         &self.settings
     }
 
-    /// The first rule for this command on these keys.
-    pub fn first_match<'k>(&self, name: Name, keys: impl Iterator<Item = &'k [u8]> + Clone) -> Option<&Rule> {
+    /// The first rule for this command on these keys. No rule can name a command that the table does not have (`None`); one without names
+    /// is for it, too.
+    pub fn first_match<'k>(
+        &self,
+        name: impl Into<Option<Name>>,
+        keys: impl Iterator<Item = &'k [u8]> + Clone,
+    ) -> Option<&Rule> {
+        let name = name.into();
         self.rules.iter().find(|rule| rule.matches(name, keys.clone()))
     }
 }

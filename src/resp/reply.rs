@@ -110,6 +110,35 @@ impl Scanner {
     }
 }
 
+/// Whether the input is one whole reply, in which arrays and their like are nested no deeper than `depth_max`.
+#[must_use]
+pub fn is_shallow(input: &[u8], depth_max: usize) -> bool {
+    // Elements still to come, of each that is open.
+    let mut open: Vec<u64> = vec![1];
+    let mut at = 0;
+    while let Some(left) = open.last_mut() {
+        if *left == 0 {
+            open.pop();
+            continue;
+        }
+        *left -= 1;
+        let Some((text, next)) = line(input, at) else {
+            return false;
+        };
+        let Ok((elements, skip)) = element(text) else {
+            return false;
+        };
+        at = next.saturating_add(usize::try_from(skip).unwrap_or(usize::MAX));
+        if at > input.len() || elements > 0 && open.len() > depth_max {
+            return false;
+        }
+        if elements > 0 {
+            open.push(elements);
+        }
+    }
+    at == input.len()
+}
+
 fn kind_of(byte: u8) -> Kind {
     match byte {
         b'-' | b'!' => Kind::Error,

@@ -216,6 +216,7 @@ async fn tick(local: Rc<Local>) {
             local.end_idle_lanes();
         }
         local.look();
+        local.tend_spares();
         let age_ms = u64::try_from(local.oldest_unanswered().as_millis()).unwrap_or(u64::MAX);
         let stats = &local.worker().stats;
         stats.oldest_unanswered_ms.store(age_ms, Relaxed);

@@ -41,7 +41,7 @@ impl Task {
             Some(_) | None => {}
         }
         if let Some(name) = ask.name()
-            && command::placement(ask.spec, &ask.request) == Placement::Session
+            && ask.placement() == Placement::Session
         {
             return self.session_command(ask, name);
         }
@@ -67,13 +67,16 @@ impl Task {
 
     pub(super) fn rule(&self, ask: &Ask<'_>) -> Ruled {
         let rules = &self.session.settings.rules;
-        let Some(spec) = ask.spec else { return Ruled::AsBuiltIn };
         if rules.is_empty() {
             return Ruled::AsBuiltIn;
         }
         let mut keys: Vec<&[u8]> = Vec::new();
-        command::for_each_key(spec, &ask.request, |key| keys.push(key));
-        let Some(rule) = rules.first_match(spec.id, keys.iter().copied()) else {
+        match (ask.spec, ask.learned) {
+            (Some(spec), _) => command::for_each_key(spec, &ask.request, |key| keys.push(key)),
+            (None, Some(learned)) => learned.for_each_key(&ask.request, |key| keys.push(key)),
+            (None, None) => return Ruled::AsBuiltIn,
+        }
+        let Some(rule) = rules.first_match(ask.name(), keys.iter().copied()) else {
             return Ruled::AsBuiltIn;
         };
         match rule.when_down {
@@ -88,7 +91,11 @@ impl Task {
     fn by_table(&mut self, ask: &Ask<'_>) -> Routed {
         let mut out = Vec::new();
         let upstream = &self.session.local.shared.target.name;
-        match outage::answer(ask.spec, &ask.request, self.state.key.protocol, upstream, &mut out) {
+        let answer = match ask.learned {
+            None => outage::answer(ask.spec, &ask.request, self.state.key.protocol, upstream, &mut out),
+            Some(learned) => outage::answer_learned(learned, &ask.request, upstream, &mut out),
+        };
+        match answer {
             Answer::Reply => self.answer(ask, &out, Route::Neutral),
             Answer::Refused => self.answer(ask, &out, Route::Rejected),
             Answer::Write => self.journal(ask, None),
@@ -126,7 +133,7 @@ impl Task {
 
     /// Writes go behind the backlog at once; everything else waits for its end, or is answered as when down.
     pub(super) fn catching_up(&mut self, ask: &Ask<'_>) -> Routed {
-        let placement = command::placement(ask.spec, &ask.request);
+        let placement = ask.placement();
         let is_write = ask.spec.is_some_and(|spec| spec.flags.contains(command::Flags::WRITE));
         if placement == Placement::Session || is_write && self.goes_to_the_journal(ask) || self.in_transaction() {
             return self.down(ask);
@@ -147,8 +154,7 @@ impl Task {
 
     /// The upstream answers, but replay cannot go on: reads are not kept from it.
     pub(super) fn halted(&mut self, ask: &Ask<'_>) -> Routed {
-        let is_read = command::placement(ask.spec, &ask.request) == Placement::Lane
-            && command::in_flight(ask.spec, &ask.request) == InFlight::Read;
+        let is_read = ask.placement() == Placement::Lane && ask.in_flight() == InFlight::Read;
         if is_read && !self.in_transaction() && !is_subscribed_mode(&self.state) {
             return self.via_lane(ask);
         }

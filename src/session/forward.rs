@@ -9,7 +9,7 @@ use super::route::Ask;
 use super::state::{Pinned, Transaction, Watch};
 use super::task::{Routed, Task};
 use super::{Home, SelectAwaited, Session};
-use crate::command::{self, Flags, Name, Placement};
+use crate::command::{self, Name, Placement};
 use crate::resp::Protocol;
 use crate::upstream::dial;
 use crate::upstream::link::{Fate, Flush, InFlight, Link, LinkKind, Piece, Recipient, Watched};
@@ -18,7 +18,7 @@ use crate::upstream::stats::Route;
 impl Task {
     #[inline]
     pub(super) fn forward(&mut self, ask: &Ask<'_>) -> Routed {
-        let placement = command::placement(ask.spec, &ask.request);
+        let placement = ask.placement();
         let has_dedicated = self.session.dedicated.borrow().is_some();
         if placement == Placement::Lane
             && !has_dedicated
@@ -121,7 +121,7 @@ impl Task {
     fn class(&self, ask: &Ask<'_>) -> InFlight {
         match ask.came_back {
             Some((_, class)) => class,
-            None => command::in_flight(ask.spec, &ask.request).into(),
+            None => ask.in_flight().into(),
         }
     }
 
@@ -158,8 +158,12 @@ impl Task {
     pub(super) fn dedicated(&mut self) -> Rc<Link> {
         if let Some(link) = self.session.dedicated.borrow().as_ref()
             && link.is_open()
+            && !self.is_left_behind(link)
         {
             return Rc::clone(link);
+        }
+        if let Some(link) = self.session.dedicated.take() {
+            link.abandon();
         }
         let owner: Rc<Session> = Rc::clone(&self.session);
         let link = self.session.local.dedicated(&self.state.key, owner);
@@ -167,8 +171,16 @@ impl Task {
         link
     }
 
-    /// Gives the dedicated connection back, when it carries no state; not while something is in flight on it.
-    fn release_dedicated(&mut self) -> bool {
+    /// Subscribed to nothing any more, and everything on it is still taken for out of band.
+    fn is_left_behind(&self, link: &Link) -> bool {
+        link.is_passthrough()
+            && self.state.subscriptions.is_empty()
+            && self.state.pinned != Pinned::Feed
+            && self.session.confirmations.get() == 0
+    }
+
+    /// Gives the dedicated connection back, which the session is not bound to; not while something is in flight on it.
+    pub(super) fn release_dedicated(&mut self) -> bool {
         // A connection that still owes confirmations is nobody else's.
         if !self.session.is_settled() || self.session.confirmations.get() > 0 {
             return false;
@@ -180,11 +192,20 @@ impl Task {
     /// One that has gone along with the session to another key is not what its own key says: nobody else's.
     pub(super) fn let_go_of_dedicated(&self) {
         if let Some(link) = self.session.dedicated.take() {
-            if link.key == self.state.key && self.session.confirmations.replace(0) == 0 {
-                self.session.local.give_back(&link);
-            } else {
-                link.abandon();
+            if self.session.confirmations.replace(0) > 0 {
+                link.alter();
             }
+            self.session.local.give_back(&link);
+        }
+    }
+
+    /// The session is over. A connection that nothing of it is left on serves the next one.
+    pub(super) fn part(&mut self) {
+        let may_release = !self.state.is_bound() && self.streaming.is_none();
+        if (!may_release || !self.release_dedicated())
+            && let Some(link) = self.session.dedicated.take()
+        {
+            link.abandon();
         }
     }
 
@@ -201,9 +222,7 @@ impl Task {
         if !self.take_home(Home::Link(link.id)) {
             return Routed::Park;
         }
-        let blocking = ask.spec.is_some_and(|spec| spec.flags.contains(Flags::BLOCKING))
-            && !self.in_transaction()
-            && placement == Placement::Dedicated;
+        let blocking = ask.is_blocking() && !self.in_transaction() && placement == Placement::Dedicated;
         let unwatched = blocking
             || placement == Placement::Script
             || matches!(ask.name(), None | Some(Name::Wait | Name::Waitaof | Name::ClientPause));
@@ -215,6 +234,15 @@ impl Task {
         if matches!(ask.name(), Some(Name::Wait | Name::Waitaof)) && !self.in_transaction() {
             // A fresh connection has written nothing, and Redis would report replicas that never got the session's writes.
             self.own_write(&link);
+        }
+        if matches!(
+            ask.name(),
+            Some(Name::ModuleLoad | Name::ModuleLoadex | Name::ModuleUnload)
+        ) {
+            self.session.local.shared.learned.want();
+        }
+        if ask.may_alter() || self.in_transaction() && ask.placement() == Placement::Session {
+            link.alter();
         }
         let watched = if unwatched { Watched::No } else { Watched::Yes };
         match self

@@ -83,7 +83,12 @@ impl Task {
             return self.queue_down(ask);
         }
         if name == Name::Select {
-            self.state.selected_in_transaction = number(ask.request.arg(1));
+            // One that Redis does not have is refused when EXEC comes to it.
+            let shared = &self.session.local.shared;
+            let databases = shared.facts().databases.max(key_floor(&shared.target));
+            if let Some(db) = number(ask.request.arg(1)).filter(|db| *db < databases) {
+                self.state.selected_in_transaction = Some(db);
+            }
         } else {
             // What EXEC makes of the connection is known to the connection alone.
             self.state.pinned = Pinned::Feed;
@@ -164,6 +169,7 @@ impl Task {
         let Some(link) = dedicated.as_ref().filter(|link| link.is_open()) else {
             return;
         };
+        link.alter();
         let was = &self.state.key;
         let credentials = match &key.identity {
             Identity::Client(credentials) => Some(credentials.as_ref()),
@@ -339,7 +345,9 @@ impl Task {
     /// Says it where it changes nothing for anybody else: on the lane of that database, or on the session's own connection.
     fn select_upstream(&mut self, ask: &Ask<'_>, key: &LinkKey) -> Routed {
         let link = if self.state.is_bound() {
-            self.dedicated()
+            let link = self.dedicated();
+            link.alter();
+            link
         } else {
             self.let_go_of_dedicated();
             self.session.local.lane(key)

@@ -274,6 +274,13 @@ impl Session {
         }
     }
 
+    #[cold]
+    fn alter_dedicated(&self) {
+        if let Some(link) = self.dedicated.borrow().as_ref() {
+            link.alter();
+        }
+    }
+
     /// A request whose fate is not known. The name is its command's.
     fn answer_uncertain(&self, seq: u64, request: &[u8]) {
         stats::add(&self.local.worker().stats.uncertain_answered, 1);
@@ -321,8 +328,11 @@ impl Recipient for Session {
     #[inline]
     fn reply(&self, seq: u64, bytes: &[u8], piece: Piece, class: InFlight) -> Flush {
         self.taken_back_since.set(None);
-        if class == InFlight::Write {
-            self.write_answered(seq, bytes);
+        match class {
+            InFlight::Write => self.write_answered(seq, bytes),
+            // MULTI, WATCH, DISCARD or UNWATCH may be what was refused: only Redis knows what is open on the connection now.
+            InFlight::Queued if bytes.first() == Some(&b'-') => self.alter_dedicated(),
+            InFlight::Read | InFlight::ReadAgain | InFlight::Queued => {}
         }
         if self.dead.get() {
             if piece == Piece::End {

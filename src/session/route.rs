@@ -1,12 +1,13 @@
 //! Where a request goes, by the generation and the mode of its upstream.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::down::is_transactional;
 use super::state::{Admission, State, Transaction};
 use super::task::{Closing, Routed, Task};
 use super::{Retry, RetryReason, SelectAwaited};
-use crate::command::{self, Name, Spec};
+use crate::command::{self, Flags, Learned, LearnedCommand, Name, Placement, Spec};
 use crate::resp::scan::{Limits, Scan, Scanner};
 use crate::resp::{Request, write};
 use crate::upstream::link::InFlight;
@@ -19,17 +20,79 @@ use crate::upstream::stats::Route;
 pub(super) struct Ask<'a> {
     pub(super) request: Request<'a>,
     pub(super) spec: Option<&'static Spec>,
+    /// Where the table has no row: what the upstream has told of the command.
+    pub(super) learned: Option<&'a LearnedCommand>,
     /// Its place in the order of replies, where it has one already, and what it is.
     pub(super) came_back: Option<(u64, InFlight)>,
 }
 
-impl Ask<'_> {
+impl<'a> Ask<'a> {
+    pub(super) fn new(request: Request<'a>, known: &'a Known, came_back: Option<(u64, InFlight)>) -> Self {
+        let learned = known.learned.as_deref().and_then(|learned| learned.find(&request));
+        Self {
+            request,
+            spec: known.spec.filter(|_| learned.is_none()),
+            learned,
+            came_back,
+        }
+    }
+
     pub(super) fn name(&self) -> Option<Name> {
         self.spec.map(|spec| spec.id)
     }
+
+    #[inline]
+    pub(super) fn placement(&self) -> Placement {
+        match self.learned {
+            None => command::placement(self.spec, &self.request),
+            Some(learned) => learned.placement,
+        }
+    }
+
+    #[inline]
+    pub(super) fn in_flight(&self) -> command::InFlight {
+        match self.learned {
+            None => command::in_flight(self.spec, &self.request),
+            Some(learned) => learned.in_flight,
+        }
+    }
+
+    /// Whether it may leave its connection other than it found it. Nobody knows of a command that nobody knows.
+    pub(super) fn may_alter(&self) -> bool {
+        match (self.name(), self.learned) {
+            (Some(name), _) => matches!(
+                name,
+                Name::Asking | Name::Readonly | Name::Readwrite | Name::ClientCapa | Name::ScriptDebug
+            ),
+            (None, Some(learned)) => learned.may_alter,
+            (None, None) => true,
+        }
+    }
+
+    pub(super) fn is_blocking(&self) -> bool {
+        match self.learned {
+            None => self.spec.is_some_and(|spec| spec.flags.contains(Flags::BLOCKING)),
+            Some(learned) => learned.is_blocking,
+        }
+    }
+}
+
+/// What there is to look a request up in.
+pub(super) struct Known {
+    spec: Option<&'static Spec>,
+    learned: Option<Arc<Learned>>,
 }
 
 impl Task {
+    /// The table's row; without one, or with that of a container whose subcommand the table does not have, also what was learned.
+    #[inline]
+    pub(super) fn look_up(&self, request: &Request<'_>) -> Known {
+        let spec = command::lookup(request);
+        let is_known = spec.is_some_and(|spec| !command::is_container(spec.id) || request.len() == 1);
+        let learned = (!is_known).then(|| self.session.local.learned());
+        Known { spec, learned }
+    }
+
     /// The number of a request, given now if it is new.
     pub(super) fn seq(&self, ask: &Ask<'_>) -> u64 {
         ask.came_back.map_or_else(|| self.session.issue(), |(seq, _)| seq)
@@ -65,11 +128,8 @@ impl Task {
                 self.lane = None;
             }
         }
-        let ask = Ask {
-            request: *request,
-            spec: command::lookup(request),
-            came_back: None,
-        };
+        let known = self.look_up(request);
+        let ask = Ask::new(*request, &known, None);
         if ask.spec.is_none() && is_http(request) {
             // As Redis, which leaves even earlier replies unsent: who speaks HTTP here is a browser that was misled.
             self.session.dead.set(true);
@@ -95,11 +155,8 @@ impl Task {
             return Routed::Done;
         };
         let request = Request::new(&retry.request, scanner.spans());
-        let ask = Ask {
-            request,
-            spec: command::lookup(&request),
-            came_back: Some((retry.seq, retry.class)),
-        };
+        let known = self.look_up(&request);
+        let ask = Ask::new(request, &known, Some((retry.seq, retry.class)));
         if !self.is_forwarding() {
             self.session.taken_back_since.set(None);
         }

@@ -2,9 +2,11 @@
 
 use std::rc::Rc;
 
+use super::pubsub::is_subscribed_mode;
+use super::route::Ask;
 use super::state::Transaction;
 use super::task::{Closing, Task};
-use crate::command;
+use crate::command::{Name, Placement};
 use crate::resp::Request;
 use crate::resp::scan::{Passed, Scanner, Stream};
 use crate::upstream::link::{InFlight, Link};
@@ -16,6 +18,21 @@ const GATHERED_REQUEST_BYTES_MAX: usize = 32 << 20;
 pub(super) struct Streaming {
     stream: Stream,
     link: Rc<Link>,
+}
+
+/// What becomes of a request that is too large for a lane and has not arrived whole.
+enum Head {
+    /// It is passed on while it arrives.
+    Passable(InFlight, Alters),
+    /// It is gathered, and routed when it is whole.
+    Gathered,
+}
+
+/// Whether a request may leave its connection other than it found it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Alters {
+    Yes,
+    No,
 }
 
 impl Task {
@@ -31,26 +48,26 @@ impl Task {
             self.session
                 .answer(seq, b"-ERR Protocol error: unauthenticated bulk length\r\n");
             self.closing = Closing::AfterReplies;
-        } else if self.is_forwarding() && !matches!(self.state.transaction, Transaction::Cut) {
+            return;
+        }
+        let name = scanner.spans().first().copied();
+        let head = match &name {
+            Some(span) => self.head(&Request::new(bytes, std::slice::from_ref(span))),
+            // No command has a name this long.
+            None if self.is_forwarding() && !self.in_transaction() && !is_subscribed_mode(&self.state) => {
+                Head::Passable(InFlight::Write, Alters::Yes)
+            }
+            None => Head::Gathered,
+        };
+        if let Head::Passable(class, alters) = head {
             if !self.may_stream() {
                 self.session.parked.set(true);
                 return;
             }
-            let name = scanner.spans().first().copied();
-            let head = name.map(|span| [span]);
-            let class = match &head {
-                Some(spans) => {
-                    let request = Request::new(bytes, spans);
-                    command::in_flight(command::lookup(&request), &request).into()
-                }
-                None => InFlight::Write,
-            };
-            let class = if matches!(self.state.transaction, Transaction::None) {
-                class
-            } else {
-                InFlight::Queued
-            };
             let link = self.open_stream(class);
+            if alters == Alters::Yes {
+                link.alter();
+            }
             self.streaming = Some(Streaming { stream, link });
             scanner.reset();
         } else if bytes.len() > GATHERED_REQUEST_BYTES_MAX {
@@ -62,6 +79,29 @@ impl Task {
             self.session.answer(seq, text.as_bytes());
             self.closing = Closing::AfterReplies;
         }
+    }
+
+    /// What the name alone tells of a request whose arguments have not all come.
+    fn head(&self, request: &Request<'_>) -> Head {
+        let known = self.look_up(request);
+        let ask = Ask::new(*request, &known, None);
+        let is_queued = match self.state.transaction {
+            Transaction::None => false,
+            Transaction::Upstream => true,
+            Transaction::Here(_) | Transaction::Cut => return Head::Gathered,
+        };
+        // The session has to know all of what is said of itself, and what answers it in subscribed mode is no reply.
+        let is_about_session = ask.placement() == Placement::Session || ask.name() == Some(Name::Client);
+        if !self.is_forwarding() || is_about_session || is_subscribed_mode(&self.state) {
+            return Head::Gathered;
+        }
+        let class = if is_queued {
+            InFlight::Queued
+        } else {
+            ask.in_flight().into()
+        };
+        let alters = if ask.may_alter() { Alters::Yes } else { Alters::No };
+        Head::Passable(class, alters)
     }
 
     /// Passes on the bytes of a streamed request; 0 when there are none, or no room for them.

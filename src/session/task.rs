@@ -125,9 +125,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
     if let Some(waker) = session.room_waker.take() {
         waker.wake();
     }
-    if let Some(link) = session.dedicated.take() {
-        link.abandon();
-    }
+    task.part();
 }
 
 impl Task {

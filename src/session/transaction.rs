@@ -93,10 +93,13 @@ impl Task {
 
     /// A command inside MULTI, while down.
     pub(super) fn queue_down(&mut self, ask: &Ask<'_>) -> Routed {
-        if let Some(spec) = ask.spec
-            && !command::arity_ok(spec, &ask.request)
-        {
-            let name = spec.name.to_ascii_lowercase().replace(' ', "|");
+        let refused_name = match (ask.spec, ask.learned) {
+            (Some(spec), _) => (!command::arity_ok(spec, &ask.request)).then_some(spec.name),
+            (None, Some(learned)) => (!learned.arity_ok(&ask.request)).then_some(learned.name.as_str()),
+            (None, None) => None,
+        };
+        if let Some(name) = refused_name {
+            let name = name.to_ascii_lowercase().replace(' ', "|");
             if let Transaction::Here(gathered) = &mut self.state.transaction {
                 gathered.spoilt = true;
             }
@@ -162,6 +165,8 @@ impl Task {
         };
         let session: Rc<Session> = Rc::clone(&self.session);
         let now_us = session.local.turn.now_us();
+        // What was gathered has not been looked at for what it does to a connection.
+        link.alter();
         link.push_ignored(Rc::new(Ignored), &dial::command(&["MULTI"]), now_us);
         for request in &gathered.requests {
             link.push_ignored(Rc::new(Ignored), request, now_us);
@@ -201,11 +206,8 @@ impl Task {
 
     /// One queued command: its reply is appended, unless it is refused.
     fn judge_queued(&mut self, request: &Request<'_>, replies: &mut Vec<u8>) -> Queued {
-        let ask = Ask {
-            request: *request,
-            spec: command::lookup(request),
-            came_back: None,
-        };
+        let known = self.look_up(request);
+        let ask = Ask::new(*request, &known, None);
         let protocol = self.state.key.protocol;
         let rule_reply = match self.rule(&ask) {
             Ruled::Error => return Queued::Refused,

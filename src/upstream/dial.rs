@@ -17,12 +17,14 @@ use super::io::{Reader, Writer};
 use super::settings::Credentials;
 use super::shared::Target;
 use super::tls::TlsFault;
-use crate::resp::reply::{Found, Kind, Scanner};
+use crate::resp::reply::{Found, Kind, Scanner, is_shallow};
 use crate::resp::{Protocol, write};
 use crate::telemetry::{self, ConnectResult};
 
 /// What the replies of a handshake may take together.
 const REPLIES_BYTES_MAX: usize = 1 << 20;
+/// COMMAND's is the deepest reply that is decoded, where subcommands have key specifications.
+const REPLY_DEPTH_MAX: usize = 16;
 
 /// How a connection is to be made ready.
 #[derive(Clone, Debug)]
@@ -450,11 +452,11 @@ pub fn error_text(reply: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(text.strip_suffix(b"\r\n").unwrap_or(text)).into_owned())
 }
 
-/// A reply as a value; nested no deeper than the handshake's replies are.
+/// A whole reply as a value; nothing where it is nested deeper than any that is asked for.
 #[must_use]
 pub fn value(reply: &[u8]) -> Option<OwnedFrame> {
-    // The decoder recurses on nesting: what the handshake asks for is shallow, anything else is not decoded.
-    if reply.iter().filter(|byte| matches!(byte, b'*' | b'%' | b'~')).count() > 64 {
+    // The decoder recurses on nesting.
+    if !is_shallow(reply, REPLY_DEPTH_MAX) {
         return None;
     }
     decode_resp3(reply).ok().flatten().map(|(frame, _)| frame)

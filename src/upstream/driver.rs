@@ -142,6 +142,8 @@ impl Failure {
     fn tell(self, link: &Rc<Link>, local: &Rc<Local>) {
         let mut refusal = None;
         match self {
+            // Nobody waits for it, and what it says may be its own doing: with the last places at the upstream taken, one less was needed.
+            Self::Dial(_) | Self::NotOnFile if link.is_spare() => local.spare_failed(&link.key),
             Self::Dial(error) => {
                 if !matches!(error, DialError::PasswordOwed(_) | DialError::Refused(_)) {
                     local.dial_failed();

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::dial::{
     Conversation, DialError, Facts, Handshake, Opener, Role, command, connect_bare, dial_counted, error_text, value_of,
 };
+use super::learn::learn;
 use super::shared::{Mode, PasswordOwed, Shared, Sign};
 use crate::breaker::{Breaker, ErrorClass, Failure, HardSign, Transition, Trouble, Unavailable};
 use crate::resp::Protocol;
@@ -113,6 +114,8 @@ impl<E: Edges> Health<E> {
             }
             let transition = self.breaker.caught_up();
             self.note(transition);
+            // Another process, or another version, may answer now.
+            self.shared.learned.want();
             let transition = self.closed().await;
             self.note(Some(transition));
             // The mode is looked at only once the generation has moved.
@@ -200,9 +203,12 @@ impl<E: Edges> Health<E> {
             (None, role) if role != Role::Unknown => self.first_role = Some(role),
             _ => {}
         }
-        if let Ok(Ok(replies)) = timeout(limit, conversation.ask(&command(&["CONFIG", "GET", "databases"]), 1)).await
-            && let Some(databases) = replies.first().and_then(|reply| databases(reply))
-        {
+        // A conversation with a reply still to come would take it for that to the next question.
+        let replies = timeout(limit, conversation.ask(&command(&["CONFIG", "GET", "databases"]), 1))
+            .await
+            .unwrap_or(Err(DialError::Silence(limit)))
+            .map_err(|error| (trouble_of(&error), error.to_string()))?;
+        if let Some(databases) = replies.first().and_then(|reply| databases(reply)) {
             facts.databases = databases;
         }
         Ok((conversation, facts))
@@ -269,6 +275,9 @@ impl<E: Edges> Health<E> {
             self.look();
             if !self.shared.generation().is_multiple_of(2) {
                 return None;
+            }
+            if self.shared.learned.take_wanted() {
+                tokio::task::spawn_local(learn(Arc::clone(&self.shared)));
             }
         }
     }

@@ -194,6 +194,10 @@ pub struct Link {
     pub(super) incoming: Cell<Incoming>,
     /// A lane that waits for a client that does not read: those who come later take another one.
     pub(super) detached: Cell<bool>,
+    /// A dedicated connection that some session has had.
+    pub(super) has_served: Cell<bool>,
+    /// It may be something else by now than its key says, or carry state of its session.
+    altered: Cell<bool>,
     /// Something was pushed since the last look at idle lanes.
     pub(super) used: Cell<bool>,
     pub(super) client_id: Cell<u64>,
@@ -228,6 +232,8 @@ impl Link {
             woken: Cell::new(false),
             incoming: Cell::new(Incoming::Replies),
             detached: Cell::new(false),
+            has_served: Cell::new(false),
+            altered: Cell::new(false),
             used: Cell::new(true),
             client_id: Cell::new(0),
             watchers: RefCell::default(),
@@ -378,10 +384,20 @@ impl Link {
         self.incoming.get() == Incoming::Bytes
     }
 
+    /// Something was said on it that makes it of no use to anybody but its session.
+    pub fn alter(&self) {
+        self.altered.set(true);
+    }
+
+    /// Dedicated, and without a session: nobody waits for it.
+    pub(super) fn is_spare(&self) -> bool {
+        self.kind == LinkKind::Dedicated && self.owner.borrow().is_none() && self.slots.borrow().is_empty()
+    }
+
     /// Whether it could serve another session as it is: nothing under way, no state of its own.
     #[must_use]
     pub(super) fn is_reusable(&self) -> bool {
-        self.is_open() && !self.is_passthrough() && self.slots.borrow().is_empty()
+        self.is_open() && !self.is_passthrough() && !self.altered.get() && self.slots.borrow().is_empty()
     }
 
     /// Stops writing: hands unsent requests back to their sessions, keeps those sent for the answers that may still come.

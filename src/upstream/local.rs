@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use super::driver;
 use super::link::{Link, LinkKey, LinkKind, LinkState, Recipient};
-use super::shared::{Shared, WorkerShared};
+use super::pool::{Before, Pool};
+use super::settings::Identity;
+use super::shared::{Mode, Shared, WorkerShared};
+use crate::command::Learned;
+use crate::resp::Protocol;
 
 /// Bytes read from a socket at once.
 const SCRATCH_BYTES: usize = 64 << 10;
-/// Dedicated connections kept ready for the next session.
-const POOL_MAX: usize = 8;
 /// Wait before a dial that follows a failed one.
 const DIAL_PAUSE: Duration = Duration::from_millis(20);
 
@@ -49,7 +51,7 @@ pub struct Local {
     worker: usize,
     next_link_id: Cell<u64>,
     lanes: RefCell<Vec<Rc<Link>>>,
-    pool: RefCell<Vec<Rc<Link>>>,
+    pool: RefCell<Pool>,
     /// Every link whose driver lives.
     links: RefCell<Vec<Rc<Link>>>,
     seen_generation: Cell<u64>,
@@ -57,6 +59,8 @@ pub struct Local {
     confirm: Box<dyn Fn(u64)>,
     dial_not_before: Cell<Option<Instant>>,
     stopping: Cell<bool>,
+    /// The version that this is, and the commands learned.
+    learned: RefCell<(u64, Arc<Learned>)>,
 }
 
 impl std::fmt::Debug for Local {
@@ -72,6 +76,11 @@ impl Local {
     /// `confirm` tells the journal's owner that this worker writes to no connection older than a generation.
     #[must_use]
     pub fn new(shared: Arc<Shared>, worker: usize, turn: Rc<Turn>, confirm: Box<dyn Fn(u64)>) -> Rc<Self> {
+        let start = LinkKey {
+            db: shared.target.db,
+            identity: Identity::Url,
+            protocol: Protocol::Resp2,
+        };
         let local = Self {
             seen_generation: Cell::new(0),
             shared,
@@ -79,12 +88,13 @@ impl Local {
             worker,
             next_link_id: Cell::new(2),
             lanes: RefCell::default(),
-            pool: RefCell::default(),
+            pool: RefCell::new(Pool::new(start, Instant::now())),
             links: RefCell::default(),
             waiters: RefCell::default(),
             confirm,
             dial_not_before: Cell::new(None),
             stopping: Cell::new(false),
+            learned: RefCell::default(),
         };
         local.look();
         Rc::new(local)
@@ -129,6 +139,17 @@ impl Local {
         }
         (self.confirm)(generation);
         self.wake_waiters();
+    }
+
+    /// The commands that the upstream knows and the table does not. Takes a lock only after something else has been learned.
+    #[must_use]
+    pub fn learned(&self) -> Arc<Learned> {
+        let version = self.shared.learned.version();
+        let mut kept = self.learned.borrow_mut();
+        if kept.0 != version {
+            *kept = (version, self.shared.learned.get());
+        }
+        Arc::clone(&kept.1)
     }
 
     /// Waits on the worker's bell: generation and mode changes reach the sessions that wait for them.
@@ -176,33 +197,61 @@ impl Local {
     /// A dedicated connection for one session: one from the pool, else a new one.
     #[must_use]
     pub fn dedicated(self: &Rc<Self>, key: &LinkKey, owner: Rc<dyn Recipient>) -> Rc<Link> {
-        let mut pool = self.pool.borrow_mut();
-        pool.retain(|link| link.is_reusable());
-        let link = match pool.iter().position(|link| link.key == *key) {
-            Some(at) => pool.swap_remove(at),
-            None => self.dial(key, LinkKind::Dedicated),
-        };
-        link.owner.replace(Some(owner));
-        link
+        self.dedicated_from(key, Before::Anybody, owner)
     }
 
     /// A dedicated connection that has served nobody else.
     #[must_use]
     pub fn dedicated_fresh(self: &Rc<Self>, key: &LinkKey, owner: Rc<dyn Recipient>) -> Rc<Link> {
-        let link = self.dial(key, LinkKind::Dedicated);
+        self.dedicated_from(key, Before::Nobody, owner)
+    }
+
+    fn dedicated_from(self: &Rc<Self>, key: &LinkKey, before: Before, owner: Rc<dyn Recipient>) -> Rc<Link> {
+        let pooled = self.pool.borrow_mut().take(key, before, Instant::now());
+        let link = pooled.unwrap_or_else(|| self.dial(key, LinkKind::Dedicated));
+        link.has_served.set(true);
         link.owner.replace(Some(owner));
         link
     }
 
     /// Takes a dedicated connection back whose session needs it no more and that carries no state but its key's.
     pub fn give_back(&self, link: &Rc<Link>) {
-        let mut pool = self.pool.borrow_mut();
-        if link.is_reusable() && link.generation == self.generation() && pool.len() < POOL_MAX {
+        let is_of_use = link.is_reusable() && link.generation == self.generation();
+        if is_of_use && self.pool.borrow_mut().put(link, Instant::now()) {
             link.owner.take();
-            pool.push(Rc::clone(link));
         } else {
             link.abandon();
         }
+    }
+
+    /// Dials spares where some are missing, while all is well, and ends what has been idle for long. To be called often.
+    pub fn tend_spares(self: &Rc<Self>) {
+        let now = Instant::now();
+        let expired = self.pool.borrow_mut().expired(now);
+        for link in expired {
+            link.abandon();
+        }
+        let is_well = self.generation().is_multiple_of(2) && self.shared.mode() == Mode::Healthy;
+        if !is_well || self.is_stopping() || self.dial_not_before().is_some_and(|at| at > now) {
+            return;
+        }
+        let missing = self.pool.borrow().missing(now);
+        for key in missing {
+            if key.identity == Identity::Url && self.shared.password_owed() {
+                continue;
+            }
+            let link = self.dial(&key, LinkKind::Dedicated);
+            self.pool.borrow_mut().put(&link, now);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn idle_count(&self) -> usize {
+        self.pool.borrow().len()
+    }
+
+    pub(super) fn spare_failed(&self, key: &LinkKey) {
+        self.pool.borrow_mut().failed(key, Instant::now());
     }
 
     fn dial(self: &Rc<Self>, key: &LinkKey, kind: LinkKind) -> Rc<Link> {
@@ -217,7 +266,7 @@ impl Local {
     pub(super) fn forget(&self, link: &Rc<Link>) {
         self.links.borrow_mut().retain(|known| !Rc::ptr_eq(known, link));
         self.lanes.borrow_mut().retain(|known| !Rc::ptr_eq(known, link));
-        self.pool.borrow_mut().retain(|known| !Rc::ptr_eq(known, link));
+        self.pool.borrow_mut().forget(link, Instant::now());
     }
 
     pub(super) fn dial_failed(&self) {

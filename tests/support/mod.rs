@@ -22,6 +22,7 @@ pub mod pair;
 pub mod port;
 pub mod process;
 pub mod proxy;
+pub mod relay;
 pub mod server;
 
 use std::time::{Duration, Instant};
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 pub use client::{Client, array, bulk, command, error_text, integer};
 pub use port::Port;
 pub use proxy::{Settings, Tideover};
+pub use relay::{Relay, Verdict};
 pub use server::{Durability, RedisServer};
 
 /// How long a test waits for something that must happen; generous, since two cores may be shared by many.

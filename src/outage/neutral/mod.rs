@@ -75,7 +75,16 @@ pub(super) fn wrong_arity(out: &mut Vec<u8>, spec: &Spec) {
         Name::Exec => "EXECABORT Transaction discarded because of:",
         _ => "ERR",
     };
-    let name = spec.name.to_ascii_lowercase().replace(' ', "|");
+    write_wrong_arity(out, code, spec.name);
+}
+
+/// The same of a command that the table does not have; its name in upper case, words separated by a space.
+pub(super) fn wrong_arity_learned(out: &mut Vec<u8>, name: &str) {
+    write_wrong_arity(out, "ERR", name);
+}
+
+fn write_wrong_arity(out: &mut Vec<u8>, code: &str, name: &str) {
+    let name = name.to_ascii_lowercase().replace(' ', "|");
     write::error(out, &format!("{code} wrong number of arguments for '{name}' command"));
 }
 

@@ -1,0 +1,337 @@
+//! Connections of a session's own: they are there before they are needed, go on to the next session, and carry nothing of the last one.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation here is a failed test"
+)]
+
+mod support;
+
+use support::pair::Pair;
+use support::{
+    Client, DEADLINE, Durability, RedisServer, Relay, Settings, Tideover, Verdict, bulk, command, integer, wait_until,
+};
+
+/// Spares of a worker, as in src/upstream/pool.rs.
+const SPARES: usize = 2;
+
+fn one_worker() -> Settings {
+    Settings {
+        workers: 1,
+        ..Settings::default()
+    }
+}
+
+fn field(redis: &mut Client, section: &str, name: &str) -> usize {
+    let text = String::from_utf8(redis.call(&["INFO", section])).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap().trim().parse().unwrap()
+}
+
+fn connects(redis: &mut Client) -> usize {
+    field(redis, "stats", "total_connections_received")
+}
+
+/// tideover in front of `redis`, with its spares and nothing else under way.
+fn with_spares(redis: &RedisServer, direct: &mut Client) -> Tideover {
+    let proxy = Tideover::start_with(redis, &one_worker());
+    proxy.wait_for_mode("healthy", DEADLINE);
+    wait_until(DEADLINE, "the upstream's commands are known", || {
+        proxy.log_text().contains("asked for the upstream's commands")
+    });
+    wait_until(DEADLINE, "the spares and the health connection", || {
+        field(direct, "clients", "connected_clients") == 1 + SPARES + 1
+    });
+    proxy
+}
+
+#[test]
+fn sessions_that_come_for_one_transaction_cost_redis_no_connects() {
+    let redis = RedisServer::start(Durability::Memory);
+    let mut direct = redis.client();
+    let proxy = with_spares(&redis, &mut direct);
+    let before = connects(&mut direct);
+    for _ in 0..500 {
+        let mut client = proxy.client();
+        client.send_raw(&[command(&["MULTI"]), command(&["INCR", "n"]), command(&["EXEC"])].concat());
+        assert_eq!(
+            [client.reply(), client.reply()],
+            [b"+OK\r\n".to_vec(), b"+QUEUED\r\n".to_vec()]
+        );
+        assert!(client.reply().starts_with(b"*1\r\n:"));
+    }
+    for _ in 0..100 {
+        let mut client = proxy.client();
+        client.send_raw(&[command(&["RPUSH", "q", "job"]), command(&["BLPOP", "q", "0"])].concat());
+        assert_eq!(client.reply(), b":1\r\n");
+        client.reply();
+        client.call(&["WATCH", "n"]);
+        client.call(&["UNWATCH"]);
+    }
+    let more = connects(&mut direct) - before;
+    assert!(more <= 20, "{more} connects for 600 sessions");
+    assert_eq!(direct.call(&["GET", "n"]), bulk("500"));
+}
+
+#[test]
+fn a_storm_of_blocking_sessions_dials_what_it_needs() {
+    let redis = RedisServer::start(Durability::Memory);
+    let mut direct = redis.client();
+    let proxy = with_spares(&redis, &mut direct);
+    let before = connects(&mut direct);
+    let mut clients: Vec<Client> = (0..100).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send(&["BLPOP", "q", "0"]);
+    }
+    wait_until(DEADLINE, "all of them block", || {
+        field(&mut direct, "clients", "blocked_clients") == 100
+    });
+    wait_until(DEADLINE, "the spares are there again", || {
+        field(&mut direct, "clients", "connected_clients") == 1 + 100 + SPARES + 1
+    });
+    assert!(connects(&mut direct) - before <= 100 + 2 * SPARES);
+    for client in &mut clients {
+        direct.call(&["RPUSH", "q", "job"]);
+        let _ = client;
+    }
+    for client in &mut clients {
+        assert!(client.reply().starts_with(b"*2\r\n"));
+    }
+    assert_eq!(proxy.mode(), "healthy");
+}
+
+#[test]
+fn what_needs_a_connection_of_its_own_finds_one_dialled_before_it_came() {
+    for (name, request) in [
+        ("BLPOP", vec!["BLPOP", "nothing", "0.01"]),
+        ("MULTI", vec!["MULTI"]),
+        ("SUBSCRIBE", vec!["SUBSCRIBE", "news"]),
+        ("CLIENT", vec!["CLIENT", "ID"]),
+        ("EVAL", vec!["EVAL", "return 1", "0"]),
+    ] {
+        let place = RedisServer::absent(Durability::Memory);
+        let redis = RedisServer::start(Durability::Memory);
+        let relay = Relay::start(&place, &redis, |_| Verdict::Pass);
+        let proxy = Tideover::start_with(&place, &one_worker());
+        proxy.wait_for_mode("healthy", DEADLINE);
+        // Every handshake ends with TIME: probe, health, asking for commands, spares.
+        wait_until(DEADLINE, "spares", || relay.connections_of("TIME").len() == 3 + SPARES);
+        let dialled = relay.connections_of("TIME");
+        let mut client = proxy.client();
+        client.call(&request);
+        let ours: Vec<usize> = relay
+            .requests()
+            .into_iter()
+            .filter(|(_, line)| *line == request.join(" "))
+            .map(|(id, _)| id)
+            .collect();
+        assert!(ours.iter().all(|id| dialled.contains(id)) && ours.len() == 1, "{name}");
+    }
+}
+
+#[test]
+fn a_spare_that_redis_ends_is_replaced_and_nobody_gets_it() {
+    let redis = RedisServer::start(Durability::Memory);
+    let mut direct = redis.client();
+    let proxy = with_spares(&redis, &mut direct);
+    let before = connects(&mut direct);
+    direct.call(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    wait_until(DEADLINE, "new spares, and a new health connection", || {
+        field(&mut direct, "clients", "connected_clients") == 1 + SPARES + 1
+    });
+    let mut client = proxy.client();
+    assert_eq!(client.call(&["MULTI"]), b"+OK\r\n");
+    assert_eq!(client.call(&["EXEC"]), b"*0\r\n");
+    assert_eq!(proxy.mode(), "healthy");
+    assert!(connects(&mut direct) - before <= 2 * SPARES + 2);
+}
+
+#[test]
+fn a_session_takes_no_connection_along_into_another_database_protocol_or_user() {
+    let pair = Pair::start();
+    // Each leaves a connection of its own behind before it changes, and would find it again after.
+    for uses in [
+        "BLPOP nothing 0.01",
+        "EVAL return(1) 0",
+        "WATCH k\nUNWATCH",
+        "WATCH k\nSELECT 5\nUNWATCH\nSELECT 0",
+    ] {
+        pair.check_script(
+            |client| client,
+            &format!(
+                "FLUSHALL\nSELECT 5\nRPUSH q five\nSELECT 0\nRPUSH q zero zero\n{uses}\nSELECT 5\nBLPOP q 1\nMULTI\nSET k five\nEXEC
+                 {uses}\nSELECT 0\nBLPOP q 1\nGET k\n{uses}\nHELLO 3 SETNAME x\nEVAL return{{double=1.5}} 0\nCONFIG GET maxmemory\nMULTI\nHGETALL k\nEXEC\nHELLO 2 SETNAME x\nEVAL return{{double=1.5}} 0\nRESET"
+            )
+            .lines()
+            .filter(|line| !line.contains("HELLO"))
+            .collect::<Vec<_>>()
+            .join("\n"),
+        );
+        pair.check_script(
+            Client::hello3,
+            &format!("{uses}\nSELECT 3\nMULTI\nSET k three\nEXEC\nEVAL return(redis.call('GET',KEYS[1])) 1 k"),
+        );
+    }
+    pair.check("HELLO between two commands of a session's own connection", |dial| {
+        let mut client = dial();
+        let mut all = client.call(&["EVAL", "redis.setresp(3);return{double=1.5}", "0"]);
+        client.call(&["HELLO", "3"]);
+        all.extend(client.call(&["EVAL", "redis.setresp(3);return{double=1.5}", "0"]));
+        client.call(&["HELLO", "2"]);
+        all.extend(client.call(&["EVAL", "redis.setresp(3);return{double=1.5}", "0"]));
+        all
+    });
+    pair.check("AUTH between two commands of a session's own connection", |dial| {
+        let mut client = dial();
+        let mut all = client.call(&["ACL", "SETUSER", "alice", "on", ">secret", "~a:*", "+@all"]);
+        all.extend(client.call(&["EVAL", "return redis.call('GET',KEYS[1])", "1", "b:1"]));
+        all.extend(client.call(&["AUTH", "alice", "secret"]));
+        all.extend(client.call(&["EVAL", "return redis.call('GET',KEYS[1])", "1", "b:1"]));
+        all
+    });
+}
+
+#[test]
+fn a_connection_that_was_subscribed_answers_what_comes_after() {
+    let pair = Pair::start();
+    for connect in [|client: Client| client, Client::hello3] {
+        for after in [
+            "BLPOP nothing 0.01",
+            "MULTI",
+            "EVAL return(1) 0",
+            "WATCH k",
+            "SELECT 3",
+            "GET k",
+        ] {
+            pair.check_script(
+                connect,
+                &format!("SUBSCRIBE news\nUNSUBSCRIBE news\n{after}\nPING\nSET k v\nGET k\nRESET"),
+            );
+        }
+    }
+}
+
+#[test]
+fn what_a_session_says_of_itself_is_heard_however_long_it_is() {
+    let pair = Pair::start();
+    let names: Vec<String> = (0..3000).map(|at| format!("{at}-{}", "x".repeat(50))).collect();
+    let long = |word: &str| {
+        let mut args = vec![word];
+        args.extend(names.iter().map(String::as_str));
+        command(&args)
+    };
+    for connect in [|client: Client| client, Client::hello3] {
+        pair.check("SUBSCRIBE and UNSUBSCRIBE", |dial| {
+            let mut client = connect(dial());
+            let mut all = Vec::new();
+            for word in ["SUBSCRIBE", "UNSUBSCRIBE"] {
+                client.send_raw(&long(word));
+                names.iter().for_each(|_| all.extend(client.reply()));
+            }
+            all.extend(client.call(&["EVAL", "return 1", "0"]));
+            all
+        });
+        pair.check("WATCH", |dial| {
+            let (mut client, mut other) = (connect(dial()), dial());
+            client.send_raw(&long("WATCH"));
+            let mut all = client.reply();
+            all.extend(client.call(&["GET", "k"]));
+            other.call(&["SET", &names[7], "changed"]);
+            all.extend(client.call(&["MULTI"]));
+            all.extend(client.call(&["SET", "k", "v"]));
+            all.extend(client.call(&["EXEC"]));
+            all
+        });
+        pair.check("a value inside MULTI", |dial| {
+            let mut client = connect(dial());
+            let mut all = client.call(&["MULTI"]);
+            all.extend(client.call(&["SET", "big", &"x".repeat(300_000)]));
+            all.extend(client.call(&["STRLEN", "big"]));
+            all.extend(client.call(&["EXEC"]));
+            all
+        });
+    }
+}
+
+/// How sessions leave: each line a command, the last of them the last before the client is gone.
+const ENDINGS: &[&str] = &[
+    "MULTI\nSET k leaked",
+    "MULTI\nSET k leaked\nNONSENSE",
+    "MULTI\nGET\nEXEC",
+    "MULTI\nGET\nEXEC x\nSET k v",
+    "MULTI\nGET\nDISCARD x",
+    "MULTI\nSET k leaked\nDISCARD",
+    "MULTI\nMULTI\nWATCH k\nSET k leaked\nDISCARD",
+    "MULTI\nSELECT 7\nSET k seven\nEXEC",
+    "MULTI\nSELECT 99\nEXEC\nGET k",
+    "MULTI\nSUBSCRIBE news\nEXEC",
+    "MULTI\nCLIENT SETNAME x\nEXEC",
+    "MULTI\nHELLO 3\nEXEC",
+    "WATCH k",
+    "WATCH k\nUNWATCH",
+    "WATCH k\nMULTI\nDISCARD",
+    "WATCH k\nSELECT 7\nUNWATCH\nSELECT 0",
+    "MULTI\nSET k leaked\nRESET",
+    "WATCH k\nRESET",
+    "SUBSCRIBE news",
+    "SUBSCRIBE news\nUNSUBSCRIBE news\nWATCH k\nUNWATCH",
+    "CLIENT ID\nCLIENT NO-EVICT on",
+    "CLIENT TRACKING on BCAST",
+    "SCRIPT DEBUG YES",
+    "MONITOR",
+    "AUTH nodiscard x\nMULTI\nDISCARD",
+    "AUTH nodiscard x\nWATCH k\nUNWATCH",
+    "AUTH nodiscard x\nMULTI\nEXEC",
+];
+
+/// What a session had is the next one's, so that has to be as new.
+#[test]
+fn no_session_finds_anything_of_the_last_one_on_its_connection() {
+    let redis = RedisServer::start(Durability::Memory);
+    let mut direct = redis.client();
+    direct.call(&[
+        "ACL",
+        "SETUSER",
+        "nodiscard",
+        "on",
+        "nopass",
+        "~*",
+        "&*",
+        "+@all",
+        "-discard",
+        "-unwatch",
+        "-exec",
+    ]);
+    let proxy = Tideover::start_with(&redis, &one_worker());
+    proxy.wait_for_mode("healthy", DEADLINE);
+    for ending in ENDINGS {
+        for user in ["default", "nodiscard"] {
+            let mut leaving = proxy.client();
+            for line in ending.lines() {
+                leaving.call(&line.split(' ').collect::<Vec<_>>());
+            }
+            drop(leaving);
+            direct.call(&["SET", "k", "v"]);
+            // More of them than one, so that each connection that was given back is among theirs.
+            let mut clients: Vec<Client> = (0..6).map(|_| proxy.client()).collect();
+            for client in &mut clients {
+                if user != "default" {
+                    assert_eq!(client.call(&["AUTH", user, "x"]), b"+OK\r\n");
+                }
+                let reply = client.call(&["EVAL", "return{redis.call('GET',KEYS[1])}", "1", "k"]);
+                assert_eq!(reply, b"*1\r\n$1\r\nv\r\n", "after {ending:?} as {user}");
+                client.send_raw(&[command(&["MULTI"]), command(&["GET", "k"])].concat());
+                assert_eq!(
+                    [client.reply(), client.reply()].concat(),
+                    b"+OK\r\n+QUEUED\r\n",
+                    "after {ending:?} as {user}"
+                );
+                if user == "default" {
+                    assert_eq!(client.call(&["EXEC"]), b"*1\r\n$1\r\nv\r\n", "after {ending:?}");
+                }
+            }
+        }
+    }
+    assert_eq!(integer(&direct.call(&["DBSIZE"])), 1);
+}
