@@ -102,3 +102,41 @@ fn a_user_without_the_right_to_select_stays_in_the_database_chosen_before() {
         replies
     });
 }
+
+#[test]
+fn what_tideover_says_for_itself_is_answered_to_nobody() {
+    let pair = Pair::start();
+    pair.check("SUBSCRIBE behind CLIENT SETNAME, HELLO 2 while subscribed", |dial| {
+        let mut subscriber = dial();
+        subscriber.call(&["CLIENT", "ID"]);
+        subscriber.send_raw(&[command(&["CLIENT", "SETNAME", "name"]), command(&["SUBSCRIBE", "one"])].concat());
+        let mut replies = subscriber.reply();
+        replies.extend(subscriber.reply());
+        replies.extend(dial().call(&["PUBLISH", "one", "hello"]));
+        replies.extend(subscriber.reply());
+        replies.extend(subscriber.call(&["UNSUBSCRIBE"]));
+        subscriber.call(&["HELLO", "3"]);
+        replies.extend(subscriber.call(&["SUBSCRIBE", "one"]));
+        subscriber.call(&["HELLO", "2"]);
+        replies.extend(dial().call(&["PUBLISH", "one", "hello"]));
+        replies.extend(subscriber.reply());
+        replies.extend(subscriber.call(&["PING"]));
+        replies
+    });
+    for feed in ["MONITOR", "SYNC"] {
+        let mut client = pair.proxy.client();
+        client.call(&["CLIENT", "SETNAME", "name"]);
+        client.send(&[feed]);
+        let bytes = client.some_bytes();
+        let begins: &[u8] = if feed == "SYNC" { b"$" } else { b"+OK\r\n" };
+        assert!(
+            bytes.trim_ascii_start().starts_with(begins),
+            "{feed} begins with {bytes:?}"
+        );
+        if feed == "MONITOR" {
+            pair.proxy.client().call(&["SET", "k", "v"]);
+            let line = client.reply();
+            assert!(line.ends_with(b"\"SET\" \"k\" \"v\"\r\n"), "{line:?}");
+        }
+    }
+}

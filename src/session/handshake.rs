@@ -150,6 +150,10 @@ impl Task {
             for command in commands {
                 link.push_ignored(std::rc::Rc::new(Ignored), command, self.session.local.turn.now_us());
             }
+            if key.protocol == Protocol::Resp2 && !self.state.subscriptions.is_empty() {
+                // From RESP3 into the subscribed mode of RESP2.
+                link.set_passthrough();
+            }
         }
         if let Identity::Client(credentials) = &key.identity {
             self.session.local.shared.known.accepted(credentials);
