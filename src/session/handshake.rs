@@ -15,7 +15,7 @@ use crate::upstream::settings::{Credentials, Identity, Secret};
 use crate::upstream::stats::Route;
 
 /// What the upstream says, or would say, of an identity in a database.
-enum Judgement {
+pub(super) enum Judgement {
     Accepted,
     /// Its error, without `-`.
     Refused(String),
@@ -95,14 +95,7 @@ impl Task {
         };
         match (lane.state(), lane.refusal()) {
             (LinkState::Up, _) => Judgement::Accepted,
-            (LinkState::Dead, Some(text)) => {
-                if let Identity::Client(credentials) = &key.identity
-                    && text.starts_with("WRONGPASS")
-                {
-                    self.session.local.shared.known.refused(credentials);
-                }
-                Judgement::Refused(text)
-            }
+            (LinkState::Dead, Some(text)) => Judgement::Refused(text),
             // It failed for other reasons than who asks: the breaker is told, and another attempt made.
             (LinkState::Dead | LinkState::Draining, _) => {
                 let lane = self.session.local.lane(key);
@@ -212,7 +205,11 @@ impl Task {
             protocol,
             ..self.state.key.clone()
         };
-        let judgement = self.judge(&key);
+        let judgement = if self.is_forwarding() {
+            self.check_credentials(&key, &credentials)
+        } else {
+            self.judge_down(&key)
+        };
         if matches!(judgement, Judgement::Accepted) {
             self.state.admission = Admission::Granted;
             let mut commands = vec![crate::upstream::dial::auth(&credentials)];
