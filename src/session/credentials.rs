@@ -100,11 +100,7 @@ impl Task {
                 if let Some(link) = check.link.take() {
                     link.abandon();
                 }
-                let text = error_text(&check.error.borrow()).unwrap_or_default();
-                if text.starts_with("WRONGPASS") {
-                    self.session.local.shared.known.refused(credentials);
-                }
-                Judgement::Refused(text)
+                Judgement::Refused(error_text(&check.error.borrow()).unwrap_or_default())
             }
         }
     }

@@ -205,11 +205,19 @@ impl Task {
             protocol,
             ..self.state.key.clone()
         };
-        let judgement = if self.is_forwarding() {
+        let judgement = if !self.is_forwarding() {
+            self.judge_down(&key)
+        } else if self.pending_lane.is_none() && self.session.local.has_lane(&key) {
             self.check_credentials(&key, &credentials)
         } else {
-            self.judge_down(&key)
+            // The dial is the check; the session stays what it became, whatever becomes of the password.
+            self.judge(&key)
         };
+        if let Judgement::Refused(text) = &judgement
+            && text.starts_with("WRONGPASS")
+        {
+            self.session.local.shared.known.refused(&credentials);
+        }
         if matches!(judgement, Judgement::Accepted) {
             self.state.admission = Admission::Granted;
             let mut commands = vec![crate::upstream::dial::auth(&credentials)];
