@@ -9,7 +9,8 @@
 mod support;
 
 use support::command;
-use support::pair::Pair;
+use support::pair::{Pair, assert_same};
+use support::{Durability, RedisServer, Tideover};
 
 /// FLUSHDB and WATCH have a connection of the session's own, and so has what follows them at once.
 #[test]
@@ -258,5 +259,43 @@ fn what_tideover_says_for_itself_is_answered_to_nobody() {
             let line = client.reply();
             assert!(line.ends_with(b"\"SET\" \"k\" \"v\"\r\n"), "{line:?}");
         }
+    }
+}
+
+#[test]
+fn a_password_that_was_withdrawn_is_taken_no_more() {
+    let pair = Pair::start();
+    pair.check("AUTH with a password that is gone", |dial| {
+        let (mut admin, mut before, mut after) = (dial(), dial(), dial());
+        let mut replies = admin.call(&["ACL", "SETUSER", "rotated", "on", ">old", "~*", "+@all"]);
+        replies.extend(before.call(&["AUTH", "rotated", "old"]));
+        replies.extend(before.call(&["SET", "k", "v"]));
+        replies.extend(admin.call(&["ACL", "SETUSER", "rotated", "<old", ">new"]));
+        replies.extend(after.call(&["AUTH", "rotated", "old"]));
+        replies.extend(after.call(&["HELLO", "3", "AUTH", "rotated", "old"]));
+        replies.extend(after.call(&["ACL", "WHOAMI"]));
+        replies.extend(after.call(&["AUTH", "rotated", "new"]));
+        replies.extend(after.call(&["ACL", "WHOAMI"]));
+        // Who was let in stays in.
+        replies.extend(before.call(&["GET", "k"]));
+        replies
+    });
+}
+
+#[test]
+fn little_is_taken_from_those_who_owe_a_password() {
+    let redis = RedisServer::start(Durability::Memory);
+    redis.client().call(&["CONFIG", "SET", "requirepass", "secret"]);
+    let proxy = Tideover::healthy(&redis);
+    for request in ["*100\r\n", "*1\r\n$100000000\r\n", "*2147483648\r\n", "*1\r\n$x\r\n"] {
+        let answers: Vec<Vec<u8>> = [redis.client(), proxy.client()]
+            .into_iter()
+            .map(|mut client| {
+                client.send_raw(request.as_bytes());
+                client.until_closed()
+            })
+            .collect();
+        assert_same(request, &answers[0], &answers[1]);
+        assert!(answers[0].starts_with(b"-ERR Protocol error"));
     }
 }

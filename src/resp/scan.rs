@@ -13,7 +13,19 @@ pub struct Limits {
     pub bulk_bytes_max: u64,
     /// Bytes of an inline command, or of any header line.
     pub inline_bytes_max: usize,
+    pub asker: Asker,
 }
+
+/// Whose requests they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    Admitted,
+    /// Owes a password: Redis takes no more from it than an AUTH needs.
+    Unauthenticated,
+}
+
+const UNAUTHENTICATED_ARGS_MAX: i64 = 10;
+const UNAUTHENTICATED_BULK_BYTES_MAX: u64 = 16 << 10;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -21,6 +33,7 @@ impl Default for Limits {
             args_max: i32::MAX as u32,
             bulk_bytes_max: 512 << 20,
             inline_bytes_max: 64 << 10,
+            asker: Asker::Admitted,
         }
     }
 }
@@ -35,6 +48,8 @@ pub enum ProtocolError {
     InvalidBulkLength,
     ExpectedBulk(u8),
     UnbalancedQuotes,
+    UnauthenticatedCount,
+    UnauthenticatedBulkLength,
 }
 
 impl ProtocolError {
@@ -54,6 +69,8 @@ impl ProtocolError {
                 out.push(b'\'');
             }
             Self::UnbalancedQuotes => out.extend_from_slice(b"unbalanced quotes in request"),
+            Self::UnauthenticatedCount => out.extend_from_slice(b"unauthenticated multibulk length"),
+            Self::UnauthenticatedBulkLength => out.extend_from_slice(b"unauthenticated bulk length"),
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -162,6 +179,13 @@ impl Scanner {
                 None if is_endless(input, limits) => Err(ProtocolError::TooBigCountLine),
                 None => Ok(Started::Done(Scan::Incomplete)),
                 Some((text, next)) => match integer(&text[1..]) {
+                    Some(n)
+                        if limits.asker == Asker::Unauthenticated
+                            && n > UNAUTHENTICATED_ARGS_MAX
+                            && n <= i64::from(limits.args_max) =>
+                    {
+                        Err(ProtocolError::UnauthenticatedCount)
+                    }
                     Some(n) if n <= i64::from(limits.args_max) => Ok(match u32::try_from(n) {
                         Ok(args) if args > 0 => Started::Array { at: next, args },
                         Ok(_) | Err(_) => Started::Done(Scan::Nothing { len: next }),
@@ -298,7 +322,12 @@ fn header(input: &[u8], at: usize, limits: &Limits) -> Result<Option<(u64, usize
     };
     match text.first() {
         Some(b'$') => match integer(&text[1..]).map(u64::try_from) {
-            Some(Ok(bytes)) if bytes <= limits.bulk_bytes_max => Ok(Some((bytes, next))),
+            Some(Ok(bytes)) if bytes <= limits.bulk_bytes_max => match limits.asker {
+                Asker::Unauthenticated if bytes > UNAUTHENTICATED_BULK_BYTES_MAX => {
+                    Err(ProtocolError::UnauthenticatedBulkLength)
+                }
+                Asker::Unauthenticated | Asker::Admitted => Ok(Some((bytes, next))),
+            },
             Some(_) | None => Err(ProtocolError::InvalidBulkLength),
         },
         // Redis looks at the byte where the `$` should be, which is the `\r` when the line is empty.

@@ -13,6 +13,7 @@ fn small() -> Limits {
         args_max: 64,
         bulk_bytes_max: 512,
         inline_bytes_max: 4096,
+        asker: crate::resp::scan::Asker::Admitted,
     }
 }
 

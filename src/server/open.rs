@@ -166,6 +166,7 @@ fn session_settings(settings: &Settings, upstream: &UpstreamSettings) -> session
                 args_max: u32::try_from(limits.args_max).unwrap_or(u32::MAX),
                 bulk_bytes_max: limits.bulk_bytes_max as u64,
                 inline_bytes_max: limits.inline_bytes_max,
+                asker: scan::Asker::Admitted,
             },
             lane_request_bytes_max: limits.lane_request_bytes_max,
             pipeline_max: limits.pipeline_max,

@@ -288,6 +288,10 @@ impl Task {
         let owner: Rc<Session> = Rc::clone(&self.session);
         let link = self.session.local.dedicated_fresh(&self.state.key, owner);
         self.session.dedicated.replace(Some(Rc::clone(&link)));
+        if matches!(name, Some(Name::Sync | Name::Psync)) {
+            // Redis refuses it while another reply is under way.
+            return true;
+        }
         let now_us = self.session.local.turn.now_us();
         let said = [
             (&["CLIENT", "SETNAME"][..], &self.state.name),

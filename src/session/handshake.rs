@@ -16,7 +16,7 @@ use crate::upstream::settings::{Credentials, Identity, Secret};
 use crate::upstream::stats::Route;
 
 /// What the upstream says, or would say, of an identity in a database.
-enum Judgement {
+pub(super) enum Judgement {
     Accepted,
     /// Its error, without `-`.
     Refused(String),
@@ -106,14 +106,7 @@ impl Task {
         };
         match (lane.state(), lane.refusal()) {
             (LinkState::Up, _) => Judgement::Accepted,
-            (LinkState::Dead, Some(text)) => {
-                if let Identity::Client(credentials) = &key.identity
-                    && text.starts_with("WRONGPASS")
-                {
-                    self.session.local.shared.known.refused(credentials);
-                }
-                Judgement::Refused(text)
-            }
+            (LinkState::Dead, Some(text)) => Judgement::Refused(text),
             // It failed for other reasons than who asks: the breaker is told, and another attempt made.
             (LinkState::Dead | LinkState::Draining, _) => {
                 let lane = self.session.local.lane(key);
@@ -183,6 +176,10 @@ impl Task {
         for command in said.into_iter().flatten() {
             link.push_ignored(std::rc::Rc::new(Ignored), &command, self.session.local.turn.now_us());
         }
+        if key.protocol == Protocol::Resp2 && !self.state.subscriptions.is_empty() {
+            // From RESP3 into the subscribed mode of RESP2.
+            link.set_passthrough();
+        }
     }
 
     fn auth(&mut self, ask: &Ask<'_>) -> Routed {
@@ -227,14 +224,26 @@ impl Task {
         let identity = if self.session.local.shared.target.credentials.as_ref() == Some(&credentials) {
             Identity::Url
         } else {
-            Identity::Client(std::sync::Arc::new(credentials))
+            Identity::Client(std::sync::Arc::new(credentials.clone()))
         };
         let key = LinkKey {
             identity,
             protocol,
             ..self.state.key.clone()
         };
-        let judgement = self.judge(&key);
+        let judgement = if !self.is_forwarding() {
+            self.judge_down(&key)
+        } else if self.pending_lane.is_none() && self.session.local.has_lane(&key) {
+            self.check_credentials(&key, &credentials)
+        } else {
+            // The dial is the check; the session stays what it became, whatever becomes of the password.
+            self.judge(&key)
+        };
+        if let Judgement::Refused(text) = &judgement
+            && text.starts_with("WRONGPASS")
+        {
+            self.session.local.shared.known.refused(&credentials);
+        }
         if matches!(judgement, Judgement::Accepted) {
             self.state.admission = Admission::Granted;
             self.become_key(key);

@@ -5,6 +5,7 @@
 
 mod append;
 mod blocking;
+mod credentials;
 mod down;
 mod forward;
 mod handshake;

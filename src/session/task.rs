@@ -8,13 +8,14 @@ use std::task::{Context, Poll};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::append::Appender;
+use super::credentials::Check;
 use super::output::Output;
 use super::state::{Pinned, State, Transaction, Watch};
 use super::streaming::Streaming;
 use super::{Home, SelectAwaited, Session, Settings};
 use crate::outage::write::StreamIds;
 use crate::resp::Request;
-use crate::resp::scan::{Scan, Scanner};
+use crate::resp::scan::{Asker, Limits, Scan, Scanner};
 use crate::upstream::io::{Reader, Writer};
 use crate::upstream::link::Link;
 use crate::upstream::stats;
@@ -48,6 +49,8 @@ pub(super) struct Task {
     pub(super) lane: Option<Rc<Link>>,
     /// A lane whose dial decides about an AUTH, HELLO or SELECT.
     pub(super) pending_lane: Option<Rc<Link>>,
+    /// Credentials that Redis is asked about.
+    pub(super) pending_check: Option<Rc<Check>>,
     pub(super) appender: Rc<Appender>,
     pub(super) stream_ids: StreamIds,
     pub(super) closing: Closing,
@@ -104,6 +107,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         state,
         lane: None,
         pending_lane: None,
+        pending_check: None,
         appender,
         stream_ids: StreamIds::default(),
         closing: Closing::No,
@@ -126,6 +130,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         waker.wake();
     }
     task.part();
+    task.abandon_check();
 }
 
 impl Task {
@@ -344,7 +349,8 @@ impl Task {
             if rest.is_empty() {
                 break;
             }
-            let (request, len) = match scanner.scan(rest, &self.session.settings.limits.request) {
+            let limits = self.request_limits();
+            let (request, len) = match scanner.scan(rest, &limits) {
                 Ok(Scan::Incomplete) => {
                     self.incomplete(rest, &mut scanner);
                     if self.streaming.is_some() {
@@ -381,6 +387,18 @@ impl Task {
         }
         self.scanner = scanner;
         at
+    }
+
+    fn request_limits(&self) -> Limits {
+        let limits = self.session.settings.limits.request;
+        if self.owes_password() {
+            Limits {
+                asker: Asker::Unauthenticated,
+                ..limits
+            }
+        } else {
+            limits
+        }
     }
 
     /// The dedicated connection ended on its own: what was begun on it is over.

@@ -326,10 +326,6 @@ impl Driver {
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), crate::resp::reply::NotAReply> {
-        if self.link.is_raw() {
-            self.deliver_out_of_band(bytes, Piece::End);
-            return Ok(());
-        }
         if self.input.is_empty() {
             let used = self.replies(bytes)?;
             self.input.extend_from_slice(bytes.get(used..).unwrap_or_default());
@@ -350,6 +346,10 @@ impl Driver {
         while at < bytes.len() {
             let whole = !self.scanner.is_mid_reply();
             let rest = bytes.get(at..).unwrap_or_default();
+            if whole && self.link.is_raw() && self.link.slots.borrow().is_empty() {
+                self.deliver_out_of_band(rest, Piece::End);
+                return Ok(bytes.len());
+            }
             match self.scanner.scan(rest)? {
                 Found::End { bytes: len, kind } => {
                     at += len;
@@ -368,10 +368,9 @@ impl Driver {
     }
 
     fn deliver(&mut self, bytes: &[u8], kind: Kind, piece: Piece, whole: bool, now_us: u32) {
-        // An error that no request waits for is the answer to a SUBSCRIBE, which has no slot.
+        // What has a slot is answered first. An error that no request waits for is the answer to a SUBSCRIBE, which has none.
         let out_of_band = kind == Kind::Push
-            || self.link.is_passthrough()
-            || kind == Kind::Error && self.link.slots.borrow().is_empty();
+            || self.link.slots.borrow().is_empty() && (self.link.is_passthrough() || kind == Kind::Error);
         if out_of_band {
             self.deliver_out_of_band(bytes, piece);
             return;

@@ -194,6 +194,15 @@ impl Local {
         lane
     }
 
+    /// Whether a lane for a key is up.
+    #[must_use]
+    pub fn has_lane(&self, key: &LinkKey) -> bool {
+        let lanes = self.lanes.borrow();
+        lanes
+            .iter()
+            .any(|lane| lane.is_open() && lane.state() == LinkState::Up && lane.key == *key)
+    }
+
     /// A dedicated connection for one session: one from the pool, else a new one.
     #[must_use]
     pub fn dedicated(self: &Rc<Self>, key: &LinkKey, owner: Rc<dyn Recipient>) -> Rc<Link> {

@@ -12,6 +12,7 @@ pub mod learn;
 pub mod link;
 pub mod local;
 mod pool;
+mod said;
 pub mod settings;
 pub mod shared;
 pub mod stats;

@@ -1,0 +1,131 @@
+//! Whether Redis takes credentials now: each AUTH is asked anew, for a password may have been withdrawn while connections of its user go on.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::Waker;
+
+use super::handshake::Judgement;
+use super::task::Task;
+use crate::upstream::dial::{auth, error_text};
+use crate::upstream::link::{Fate, Flush, InFlight, Link, LinkKey, LinkKind, Piece, Recipient, Watched};
+use crate::upstream::settings::Credentials;
+
+/// An AUTH under way, on a connection with nothing else on it (a refused AUTH behind other replies gets none).
+pub(super) struct Check {
+    key: LinkKey,
+    verdict: Cell<Option<Verdict>>,
+    /// The error of a refusal, without `-`; in pieces as it comes.
+    error: RefCell<Vec<u8>>,
+    waker: RefCell<Option<Waker>>,
+    link: RefCell<Option<Rc<Link>>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Accepted,
+    Refused,
+    /// The connection ended before it was said.
+    Lost,
+}
+
+impl Check {
+    fn decide(&self, verdict: Verdict) {
+        if self.verdict.get().is_none() {
+            self.verdict.set(Some(verdict));
+        }
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl Recipient for Check {
+    fn reply(&self, _: u64, bytes: &[u8], piece: Piece, _: InFlight) -> Flush {
+        self.error.borrow_mut().extend_from_slice(bytes);
+        if piece == Piece::End {
+            let refused = self.error.borrow().first() == Some(&b'-');
+            self.decide(if refused { Verdict::Refused } else { Verdict::Accepted });
+        }
+        Flush::NotWanted
+    }
+    fn push(&self, _: &[u8], _: Piece) -> Flush {
+        Flush::NotWanted
+    }
+    fn not_executed(&self, _: u64, _: &[u8], _: InFlight) {
+        self.decide(Verdict::Lost);
+    }
+    fn taken_back(&self, _: u64, _: &[u8], _: InFlight) {
+        self.decide(Verdict::Lost);
+    }
+    fn judge(&self, _: InFlight) -> Fate {
+        Fate::Neutral
+    }
+    fn lost(&self, _: u64, _: &[u8], _: InFlight, _: Fate) {
+        self.decide(Verdict::Lost);
+    }
+    fn denied(&self, _: u64, error: &str) {
+        self.error.replace(format!("-{error}\r\n").into_bytes());
+        self.decide(Verdict::Refused);
+    }
+    fn ended(&self) {
+        self.decide(Verdict::Lost);
+    }
+    fn flush(&self) {}
+    fn has_room(&self, _: LinkKind, _: &Waker) -> bool {
+        true
+    }
+    fn give_up(&self) {}
+}
+
+impl Task {
+    /// What Redis says of credentials, on a connection of the key that they make.
+    pub(super) fn check_credentials(&mut self, key: &LinkKey, credentials: &Credentials) -> Judgement {
+        let check = match self.pending_check.take() {
+            Some(check) if check.key == *key && check.verdict.get() != Some(Verdict::Lost) => check,
+            Some(_) | None => self.begin_check(key, credentials),
+        };
+        match check.verdict.get() {
+            None | Some(Verdict::Lost) => {
+                check.waker.replace(self.session.waker.borrow().clone());
+                self.pending_check = Some(check);
+                Judgement::Pending
+            }
+            Some(Verdict::Accepted) => {
+                if let Some(link) = check.link.take() {
+                    self.session.local.give_back(&link);
+                }
+                Judgement::Accepted
+            }
+            Some(Verdict::Refused) => {
+                if let Some(link) = check.link.take() {
+                    link.abandon();
+                }
+                Judgement::Refused(error_text(&check.error.borrow()).unwrap_or_default())
+            }
+        }
+    }
+
+    fn begin_check(&self, key: &LinkKey, credentials: &Credentials) -> Rc<Check> {
+        let check = Rc::new(Check {
+            key: key.clone(),
+            verdict: Cell::new(None),
+            error: RefCell::default(),
+            waker: RefCell::default(),
+            link: RefCell::default(),
+        });
+        let local = &self.session.local;
+        let link = local.dedicated(key, Rc::clone(&check) as Rc<dyn Recipient>);
+        let recipient = Rc::clone(&check) as Rc<dyn Recipient>;
+        let now_us = local.turn.now_us();
+        link.push(recipient, 0, &auth(credentials), InFlight::Read, Watched::Yes, now_us);
+        check.link.replace(Some(link));
+        check
+    }
+
+    /// Ends a check that nobody waits for any more.
+    pub(super) fn abandon_check(&mut self) {
+        if let Some(link) = self.pending_check.take().and_then(|check| check.link.take()) {
+            link.abandon();
+        }
+    }
+}
