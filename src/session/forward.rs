@@ -99,7 +99,7 @@ impl Task {
         if self.session.confirmations.get() > 0 {
             return Routed::Park;
         }
-        if ask.name() == Some(Name::ClientGetname) && self.state.pinned == Pinned::No && !self.in_transaction() {
+        if ask.name() == Some(Name::ClientGetname) && !self.in_transaction() {
             return self.answer_locally(ask);
         }
         if self.state.is_bound() {
@@ -279,19 +279,24 @@ impl Task {
         };
         let has_state =
             self.in_transaction() || self.state.watch != Watch::None || !self.state.subscriptions.is_empty();
-        if has_state {
-            // It carries a transaction, a WATCH or subscriptions: it is the session's alone already.
-            return true;
+        // Where it carries a transaction, a WATCH or subscriptions it is the session's alone already.
+        if !has_state {
+            // One that served others knows of itself what they did.
+            self.let_go_of_dedicated();
+            let owner: Rc<Session> = Rc::clone(&self.session);
+            let link = self.session.local.dedicated_fresh(&self.state.key, owner);
+            self.session.dedicated.replace(Some(link));
         }
-        // One that served others knows of itself what they did.
-        self.let_go_of_dedicated();
-        let owner: Rc<Session> = Rc::clone(&self.session);
-        let link = self.session.local.dedicated_fresh(&self.state.key, owner);
-        self.session.dedicated.replace(Some(Rc::clone(&link)));
-        if matches!(name, Some(Name::Sync | Name::Psync)) {
-            // Redis refuses it while another reply is under way.
-            return true;
+        // Redis refuses SYNC while another reply is under way.
+        if !self.in_transaction() && !matches!(name, Some(Name::Sync | Name::Psync)) {
+            self.introduce_on_dedicated();
         }
+        true
+    }
+
+    /// Tells the dedicated connection the session's name and library.
+    fn introduce_on_dedicated(&mut self) {
+        let link = self.dedicated();
         let now_us = self.session.local.turn.now_us();
         let said = [
             (&["CLIENT", "SETNAME"][..], &self.state.name),
@@ -306,7 +311,6 @@ impl Task {
                 link.push_ignored(Rc::new(Ignored), request.as_request().frame(), now_us);
             }
         }
-        true
     }
 
     /// Everything that comes from here on is a feed.

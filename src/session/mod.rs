@@ -9,6 +9,7 @@ mod credentials;
 mod down;
 mod forward;
 mod handshake;
+mod inquiry;
 mod local_answers;
 mod output;
 mod pubsub;
@@ -34,6 +35,7 @@ use crate::upstream::settings::Secret;
 use crate::upstream::stats;
 
 pub use append::Appender;
+use inquiry::Inquiry;
 use output::Output;
 pub use task::serve;
 
@@ -130,6 +132,7 @@ struct Session {
     push_part: RefCell<Vec<u8>>,
     /// The dedicated connection ended on its own.
     dedicated_ended: Cell<bool>,
+    inquiry: Cell<Inquiry>,
     /// The task waits for something that happens elsewhere.
     parked: Cell<bool>,
     /// Confirmations of (un)subscriptions, and pongs, still to come on the dedicated connection.

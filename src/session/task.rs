@@ -12,7 +12,7 @@ use super::credentials::Check;
 use super::output::Output;
 use super::state::{Pinned, State, Transaction, Watch};
 use super::streaming::Streaming;
-use super::{Home, SelectAwaited, Session, Settings};
+use super::{Home, RetryReason, SelectAwaited, Session, Settings};
 use crate::outage::write::StreamIds;
 use crate::resp::Request;
 use crate::resp::scan::{Asker, Limits, Scan, Scanner};
@@ -98,6 +98,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         push_part: RefCell::default(),
         dedicated: RefCell::default(),
         dedicated_ended: Cell::new(false),
+        inquiry: Cell::default(),
         parked: Cell::new(false),
         confirmations: Cell::new(0),
         swallowed: Cell::new(0),
@@ -255,6 +256,10 @@ impl Task {
 
     /// Routes what waits: first requests that came back, then input.
     fn run(&mut self, cx: &mut Context<'_>) {
+        if self.awaits_answer() {
+            self.park(cx);
+            return;
+        }
         loop {
             let Some(retry) = self.session.retries.borrow_mut().pop_front() else {
                 break;
@@ -401,6 +406,12 @@ impl Task {
         }
     }
 
+    /// The upstream has said itself that it is not to be used.
+    fn has_unexecuted(&self) -> bool {
+        let retries = self.session.retries.borrow();
+        retries.iter().any(|retry| retry.reason == RetryReason::NotExecuted)
+    }
+
     /// The dedicated connection ended on its own: what was begun on it is over.
     fn connection_ended(&mut self) {
         let closed = self
@@ -412,8 +423,11 @@ impl Task {
         if !self.session.dedicated_ended.replace(false) && !closed {
             return;
         }
+        let generation = self.session.local.generation();
+        let mut is_of_now = false;
         // One that is draining still brings replies, but its end is no news of the one that follows it.
         if let Some(link) = self.session.dedicated.take() {
+            is_of_now = link.generation == generation;
             link.disown();
         }
         self.state.blocking = false;
@@ -425,7 +439,12 @@ impl Task {
         }
         match self.state.pinned {
             Pinned::No => {}
-            Pinned::Identity => self.state.pinned = Pinned::No,
+            Pinned::Identity => {
+                self.state.pinned = Pinned::No;
+                if is_of_now && self.is_forwarding() && !self.has_unexecuted() {
+                    self.inquire();
+                }
+            }
             Pinned::Feed => self.session.dead.set(true),
         }
         if self.session.confirmations.replace(0) > 0 && self.session.swallowed.get() == 0 {
