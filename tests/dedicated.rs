@@ -213,6 +213,28 @@ fn a_connection_that_was_subscribed_answers_what_comes_after() {
 }
 
 #[test]
+fn replies_and_confirmations_keep_the_order_of_what_was_asked() {
+    let pair = Pair::start();
+    for connect in [|client: Client| client, Client::hello3] {
+        for lines in [
+            ["UNSUBSCRIBE c", "CLIENT SETNAME me", "SELECT 1", "GET k"],
+            ["SUBSCRIBE c", "UNSUBSCRIBE c", "CLIENT SETNAME me", "EVAL return(1) 0"],
+            ["WATCH a", "SELECT 1", "SUBSCRIBE c", "PING"],
+            ["CLIENT NO-EVICT off", "CLIENT SETNAME me", "SUBSCRIBE c", "PING"],
+            ["SUBSCRIBE c", "RESET", "PING", "GET k"],
+            ["PING", "GET k", "SUBSCRIBE c", "QUIT"],
+        ] {
+            let words = lines.map(|line| command(&line.split(' ').collect::<Vec<_>>()));
+            pair.check(&format!("{lines:?}"), |dial| {
+                let mut client = connect(dial());
+                client.send_raw(&words.concat());
+                lines.iter().flat_map(|_| client.reply()).collect()
+            });
+        }
+    }
+}
+
+#[test]
 fn what_a_session_says_of_itself_is_heard_however_long_it_is() {
     let pair = Pair::start();
     let names: Vec<String> = (0..3000).map(|at| format!("{at}-{}", "x".repeat(50))).collect();

@@ -71,6 +71,11 @@ impl Task {
             Transaction::Here(_) if placement != Placement::Session => return self.queue_down(ask),
             Transaction::Here(_) | Transaction::None | Transaction::Upstream => {}
         }
+        // What is answered here would come before the confirmations that are still under way.
+        let passes_behind = is_subscribed_mode(&self.state) && !matches!(ask.name(), Some(Name::Quit | Name::Reset));
+        if self.session.confirmations.get() > 0 && !passes_behind {
+            return Routed::Park;
+        }
         // Redis refuses everything else in its subscribed mode, in its own words.
         if is_subscribed_mode(&self.state)
             && !ask
@@ -92,12 +97,8 @@ impl Task {
                 .as_ref()
                 .is_some_and(|link| link.is_open() && link.is_passthrough())
                 && self.state.pinned == Pinned::Feed
-            || self.session.confirmations.get() > 0 && self.state.key.protocol == Protocol::Resp2
         {
             return self.pass_subscribed(ask);
-        }
-        if self.session.confirmations.get() > 0 {
-            return Routed::Park;
         }
         if ask.name() == Some(Name::ClientGetname) && !self.in_transaction() {
             return self.answer_locally(ask);
@@ -404,8 +405,10 @@ impl Task {
             }
         }
         let begins = matches!(name, Name::Multi | Name::Watch);
-        let refused = ask.spec.is_some_and(|spec| !command::arity_ok(spec, &ask.request))
-            || matches!(name, Name::Exec | Name::Discard) && !self.in_transaction();
+        // A malformed EXEC ends the transaction, too.
+        let is_malformed = ask.spec.is_some_and(|spec| !command::arity_ok(spec, &ask.request))
+            && !(name == Name::Exec && self.in_transaction());
+        let refused = is_malformed || matches!(name, Name::Exec | Name::Discard) && !self.in_transaction();
         if !self.state.is_bound() && (!begins || refused) {
             // Redis's own error (or its OK, for UNWATCH), which a lane can bring as well.
             return if self.release_dedicated() {
