@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The same Debian in both stages: the binary needs the C library it was linked against.
+# The same Debian in both stages: the binary needs the C library it was linked against. (ring is built by the image's C compiler.)
 FROM rust:1.95-slim-bookworm AS builder
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
@@ -10,7 +10,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && install -D -m 0755 target/release/tideover /image/usr/local/bin/tideover \
     && install -d -m 0700 -o 65532 -g 65532 /image/var/lib/tideover
 
-# No shell, no package manager, user 65532.
+# No shell, no package manager, user 65532; with a trust store for rediss://.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=builder /image/usr/local/bin/tideover /usr/local/bin/tideover
 COPY --from=builder --chown=65532:65532 /image/var/lib /var/lib

@@ -16,8 +16,9 @@
 //! - [`session`] is one client connection: reads, routes, answers in order; database, identity, MULTI, subscriptions. It must not know sockets of
 //!   the upstream, nor what a neutral reply looks like.
 //! - [`replay`] takes the journal to Redis: fence, marker, batches, pace, dead letters. It must not know sessions.
-//! - [`upstream`] dials and owns lanes, dedicated connections, the connection file and the health owner. It must not know what a command means
-//!   beyond what its loss means. Of the journal it knows the generation's counter.
+//! - [`upstream`] dials and owns lanes, dedicated connections, the connection file and the health owner; plain sockets and TLS, also the
+//!   clients', look the same from outside. It must not know what a command means beyond what its loss means. Of the journal it knows the
+//!   generation's counter.
 //! - [`outage`] (pure) decides what is told to a client while the upstream is down, what a write becomes in the journal, and what rules change.
 //!   It knows [`command`] (pure: the table, what was learned beyond it, key positions, placement) and [`resp`] (pure: frames, limits, writers).
 //! - [`breaker`] (pure) has states, window, backoff, and what an outcome means. Time and randomness are arguments.

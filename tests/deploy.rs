@@ -137,8 +137,11 @@ fn the_commands_in_the_readme_are_understood() {
 #[test]
 fn the_rules_in_the_readme_load() {
     let readme = text("README.md");
-    let (_, after) = readme.split_once("```toml\n").unwrap();
-    let rules = after.split("```").next().unwrap();
+    let mut blocks = readme
+        .split("```toml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap());
+    let rules = blocks.find(|block| block.contains("[[upstream.rule]]")).unwrap();
     let read = |_: &Path| Ok(format!("[[upstream]]\n{rules}"));
     let flags = Flags {
         config: Some(PathBuf::from("tideover.toml")),

@@ -148,3 +148,48 @@ fn tls_that_does_not_fit_its_place_is_a_fault() {
         )],
     );
 }
+
+/// In the README as they stand there; in the example behind a `# `.
+#[test]
+fn the_documented_keys_load_and_are_all_there_are() {
+    let authority = Authority::new();
+    let (server, client) = (authority.local("server"), authority.local("client"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let mut blocks = readme.split("```toml\n").map(|rest| rest.split("```").next().unwrap());
+    let in_readme = blocks.find(|block| block.contains("listen_tls")).unwrap();
+    let example = std::fs::read_to_string(root.join("config/tideover.toml")).unwrap();
+    let (_, tls) = example.split_once("# [upstream.tls]\n").unwrap();
+    let (tls, _) = tls.split_once("\n[upstream.breaker]").unwrap();
+    let lines = tls.lines().filter_map(|line| line.strip_prefix("# "));
+    let keys: Vec<&str> = lines
+        .filter(|line| line.contains(" = ") || line.starts_with('['))
+        .collect();
+    let in_example = format!(
+        "[[upstream]]\nurl = \"rediss://h\"\n[upstream.tls]\n{}\n",
+        keys.join("\n")
+    );
+    for text in [in_readme, &in_example] {
+        let read = |path: &Path| match path.to_str().unwrap() {
+            "t.toml" => Ok(text.to_owned()),
+            "/etc/tideover/ca.pem" => std::fs::read_to_string(authority.ca()),
+            "/etc/tideover/server.pem" => std::fs::read_to_string(&server.cert),
+            "/etc/tideover/server.key" => std::fs::read_to_string(&server.key),
+            "/etc/tideover/client.pem" => std::fs::read_to_string(&client.cert),
+            "/etc/tideover/client.key" => std::fs::read_to_string(&client.key),
+            other => panic!("{other} is read"),
+        };
+        let flags = Flags {
+            config: Some("t.toml".into()),
+            ..Flags::default()
+        };
+        let outside = Outside {
+            env: &|_| None,
+            read: &read,
+        };
+        let shown = effective(&load(&flags, outside).unwrap_or_else(|error| panic!("{error}\n{text}")));
+        for key in ["ca_file", "cert_file", "key_file", "server_name", "client_ca_file"] {
+            assert!(shown.contains(&format!("\n{key} = ")), "{key} is not in\n{shown}");
+        }
+    }
+}

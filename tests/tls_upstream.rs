@@ -166,6 +166,18 @@ fn blocking_commands_and_subscriptions_work_over_tls() {
 }
 
 #[test]
+fn a_server_of_tls_1_2_serves_and_refuses_as_well() {
+    let mut world = World::new(Durability::Memory, |authority| authority.local("server"), "yes");
+    world.redis.add_options(&["--tls-protocols", "TLSv1.2"]);
+    world.redis.restart();
+    let proxy = world.proxy("");
+    assert_down(&proxy, "it wants a client certificate", "client_certificate");
+    let proxy = world.proxy(&world.authority.local("client").toml());
+    proxy.wait_for_mode("healthy", DEADLINE);
+    assert_eq!(proxy.client().call(&["PING"]), b"+PONG\r\n");
+}
+
+#[test]
 fn a_client_certificate_is_given_where_one_is_demanded() {
     let world = World::new(Durability::Memory, |authority| authority.local("server"), "yes");
     let proxy = world.proxy(&world.authority.local("client").toml());

@@ -66,13 +66,29 @@ impl DialError {
     }
 }
 
-/// Connects within `limit`.
-pub(super) async fn connect(address: &Address, limit: Duration) -> Result<(Reader, Writer), DialError> {
-    let until = Instant::now() + limit;
+/// When a dial gives up, and how long it has taken then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline {
+    pub(super) limit: Duration,
+    pub(super) until: Instant,
+}
+
+impl Deadline {
+    pub(super) fn after(limit: Duration) -> Self {
+        Self {
+            limit,
+            until: Instant::now() + limit,
+        }
+    }
+}
+
+pub(super) async fn connect(address: &Address, deadline: Deadline) -> Result<(Reader, Writer), DialError> {
+    let Deadline { limit, until } = deadline;
     match address {
         Address::Tcp { host, port } => tcp(host, *port, limit).await.map(split_tcp),
         Address::Tls { host, port, tls } => {
             let stream = tcp(host, *port, limit).await?;
+            // Whoever waits for all of it has the same deadline, and looks here first.
             let shaken = timeout_at(until, connect_tls(stream, tls)).await;
             shaken
                 .map_err(|_| DialError::TlsSilence(limit))?

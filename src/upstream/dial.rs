@@ -5,11 +5,11 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 pub use super::clock::{mono_ms, wall_ms};
 pub use super::connect::DialError;
-use super::connect::connect;
+use super::connect::{Deadline, connect};
 use super::connections::Connection;
 use super::io::{Reader, Writer};
 pub use super::said::{error_text, field_text, value, value_of};
@@ -109,10 +109,10 @@ pub async fn dial_counted(target: &Target, handshake: &Handshake<'_>) -> Result<
 /// # Errors
 /// [`DialError`]; nothing is left open then.
 pub async fn dial(target: &Target, handshake: &Handshake<'_>) -> Result<Dialled, DialError> {
-    let limit = target.timeouts.connect;
-    timeout(limit, ready(target, handshake))
+    let deadline = Deadline::after(target.timeouts.connect);
+    timeout_at(deadline.until, ready(target, handshake, deadline))
         .await
-        .unwrap_or(Err(DialError::Silence(limit)))
+        .unwrap_or(Err(DialError::Silence(deadline.limit)))
 }
 
 /// Connects, and says nothing yet, within `timeouts.connect`.
@@ -120,10 +120,14 @@ pub async fn dial(target: &Target, handshake: &Handshake<'_>) -> Result<Dialled,
 /// # Errors
 /// Those of connecting: [`DialError::Connect`], of TLS, or [`DialError::Silence`].
 pub async fn connect_bare(target: &Target) -> Result<Conversation, DialError> {
-    let limit = target.timeouts.connect;
-    let (reader, writer) = timeout(limit, connect(&target.address, limit))
+    let deadline = Deadline::after(target.timeouts.connect);
+    timeout_at(deadline.until, bare(target, deadline))
         .await
-        .unwrap_or(Err(DialError::Silence(limit)))?;
+        .unwrap_or(Err(DialError::Silence(deadline.limit)))
+}
+
+async fn bare(target: &Target, deadline: Deadline) -> Result<Conversation, DialError> {
+    let (reader, writer) = connect(&target.address, deadline).await?;
     Ok(Conversation {
         reader,
         writer,
@@ -132,8 +136,8 @@ pub async fn connect_bare(target: &Target) -> Result<Conversation, DialError> {
     })
 }
 
-async fn ready(target: &Target, handshake: &Handshake<'_>) -> Result<Dialled, DialError> {
-    let mut conversation = connect_bare(target).await?;
+async fn ready(target: &Target, handshake: &Handshake<'_>, deadline: Deadline) -> Result<Dialled, DialError> {
+    let mut conversation = bare(target, deadline).await?;
     let opened = match handshake.opener {
         Opener::Itself => None,
         Opener::Url(credentials) => opened(&mut conversation, handshake, credentials).await?,

@@ -73,9 +73,11 @@ fn build(settings: &ServerSettings, read: Read<'_>) -> Result<ServerConfig, Vec<
     };
     let versions = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let builder = versions.map_err(|error| vec![unusable(&error)])?;
-    Ok(builder
+    let mut config = builder
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certificate))))
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certificate)));
+    config.ignore_client_order = true;
+    Ok(config)
 }
 
 impl PartialEq for ServerTls {
