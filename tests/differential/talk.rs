@@ -19,6 +19,9 @@ use crate::compare::Compared;
 use crate::line::Line;
 use crate::support::{Client, shown};
 
+/// What stands for a reply that did not come.
+const SILENT: &[u8] = b"<nothing>";
+
 pub(crate) struct Talk {
     title: &'static str,
     turns: Vec<Turn>,
@@ -101,6 +104,12 @@ impl Talk {
             let (_, sides) = clients.iter_mut().find(|(name, _)| *name == turn.client)?;
             sides.iter_mut().for_each(|side| side.send_raw(&turn.bytes));
             let [expected, got] = sides.each_mut().map(|side| read(side, &turn.read));
+            assert!(
+                !expected.ends_with(SILENT),
+                "{}, turn {}: Redis says nothing more",
+                self.title,
+                number + 1
+            );
             if !turn.compared.is_same(&expected, &got) {
                 return Some(format!(
                     "{}, turn {}: {}\n  redis answers    {}\n  tideover answers {}",
@@ -121,26 +130,20 @@ impl Talk {
 }
 
 fn read(side: &mut Client, read: &Read) -> Vec<u8> {
-    match read {
-        Read::ToEnd => {
-            let mut all = Vec::new();
-            loop {
-                match side.try_reply() {
-                    Ok(frame) => all.extend(frame),
-                    Err(error) if is_closed(&error) => return all,
-                    Err(error) => return format!("<{error} after {}>", shown(&all)).into_bytes(),
-                }
+    let (frames_max, at_end) = match read {
+        Read::ToEnd => (usize::MAX, &b""[..]),
+        Read::Frames(count) => (*count, &b"<closed>"[..]),
+    };
+    let mut all = Vec::new();
+    for _ in 0..frames_max {
+        match side.try_reply() {
+            Ok(frame) => all.extend(frame),
+            Err(error) => {
+                let is_closed = matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset);
+                all.extend_from_slice(if is_closed { at_end } else { SILENT });
+                break;
             }
         }
-        Read::Frames(count) => (0..*count)
-            .flat_map(|_| {
-                side.try_reply()
-                    .unwrap_or_else(|error| format!("<{error}>").into_bytes())
-            })
-            .collect(),
     }
-}
-
-fn is_closed(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset)
+    all
 }
