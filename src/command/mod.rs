@@ -4,12 +4,14 @@ mod keys;
 mod learned;
 mod lookup;
 mod placement;
+mod refused;
 mod table;
 
 pub use keys::{for_each_key, sort_destination};
 pub use learned::{Entry, Learned, LearnedCommand};
 pub use lookup::{by_name, is_container, lookup};
 pub use placement::{InFlight, Placement, blocks, in_flight, placement};
+pub use refused::refused;
 pub use table::{Name, TABLE};
 
 use crate::resp::Request;

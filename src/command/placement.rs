@@ -143,7 +143,7 @@ by_name! {
             CommandInfo CommandList ConfigGet ConfigHelp Copy Dbsize Decr Decrby Del Delifeq Dump Echo Exists
             Expire Expireat Expiretime FunctionHelp Geoadd Geodist Geohash Geopos Georadius Georadiusbymember
             GeoradiusbymemberRo GeoradiusRo Geosearch Geosearchstore Get Getbit Getdel Getex Getrange Getset
-            Hdel Hexists Hexpire Hget Hgetall Hgetdel Hgetex Hincrby Hincrbyfloat Hkeys Hlen Hmget Hmset
+            Hdel Hexists Hexpire Hexpireat Hexpiretime Hpersist Hpexpire Hpexpireat Hpexpiretime Hpttl Httl Hget Hgetall Hgetdel Hgetex Hincrby Hincrbyfloat Hkeys Hlen Hmget Hmset
             Hrandfield Hscan Hset Hsetex Hsetnx Hstrlen Hvals Incr Incrby Incrbyfloat Info Keys Lastsave
             LatencyHelp Lcs Lindex Linsert Llen Lmove Lmpop Lolwut Lpop Lpos Lpush Lpushx Lrange Lrem Lset Ltrim
             MemoryDoctor MemoryHelp MemoryMallocStats MemoryStats MemoryUsage Mget ModuleHelp Move Mset Msetex
@@ -195,7 +195,7 @@ by_name! {
             ClusterSlaves ClusterSlotStats ClusterSlots Command CommandCount CommandDocs CommandGetkeys
             CommandGetkeysandflags CommandHelp CommandInfo CommandList ConfigGet ConfigHelp Dbsize Dump Echo
             EvalshaRo EvalRo Exists Expiretime FcallRo FunctionDump FunctionHelp FunctionList FunctionStats
-            Geodist Geohash Geopos GeoradiusbymemberRo GeoradiusRo Geosearch Get Getbit Getrange Hexists Hget
+            Geodist Geohash Geopos GeoradiusbymemberRo GeoradiusRo Geosearch Get Getbit Getrange Hexists Hexpiretime Hpexpiretime Hpttl Httl Hget
             Hgetall Hkeys Hlen Hmget Hrandfield Hscan Hstrlen Hvals Info Keys Lastsave LatencyDoctor
             LatencyGraph LatencyHelp LatencyHistogram LatencyHistory LatencyLatest Lcs Lindex Llen Lolwut Lpos
             Lrange MemoryDoctor MemoryHelp MemoryMallocStats MemoryStats MemoryUsage Mget ModuleHelp ModuleList
@@ -222,7 +222,7 @@ by_name! {
             ClusterReplicate ClusterReset ClusterSaveconfig ClusterSetConfigEpoch ClusterSetslot Config
             ConfigResetstat ConfigRewrite ConfigSet Copy Debug Decr Decrby Del Delifeq Discard Eval Evalsha Exec
             Expire Expireat Failover Fcall Flushall Flushdb Function FunctionDelete FunctionFlush FunctionKill
-            FunctionLoad FunctionRestore Geoadd Geosearchstore Getdel Getset Hdel Hello Hexpire Hgetdel Hincrby
+            FunctionLoad FunctionRestore Geoadd Geosearchstore Getdel Getset Hdel Hello Hexpire Hexpireat Hpersist Hpexpire Hpexpireat Hgetdel Hincrby
             Hincrbyfloat Hmset Hset Hsetex Hsetnx Incr Incrby Incrbyfloat Latency LatencyReset Linsert Lmove
             Lmpop Lpop Lpush Lpushx Lrem Lset Ltrim Memory MemoryPurge Migrate Module ModuleLoad ModuleLoadex
             ModuleUnload Monitor Move Mset Msetex Msetnx Multi Object Persist Pexpire Pexpireat Pfadd Pfdebug

@@ -174,6 +174,8 @@ commands! {
     Hello, "HELLO", -1, [ALLOW_BUSY FAST LOADING NOSCRIPT NO_AUTH STALE], [];
     Hexists, "HEXISTS", 3, [FAST READONLY], [Range(1, 1, 1)];
     Hexpire, "HEXPIRE", -6, [FAST WRITE], [Range(1, 1, 1)];
+    Hexpireat, "HEXPIREAT", -6, [FAST WRITE], [Range(1, 1, 1)];
+    Hexpiretime, "HEXPIRETIME", -5, [FAST READONLY], [Range(1, 1, 1)];
     Hget, "HGET", 3, [FAST READONLY], [Range(1, 1, 1)];
     Hgetall, "HGETALL", 2, [READONLY], [Range(1, 1, 1)];
     Hgetdel, "HGETDEL", -5, [FAST WRITE], [Range(1, 1, 1)];
@@ -184,12 +186,18 @@ commands! {
     Hlen, "HLEN", 2, [FAST READONLY], [Range(1, 1, 1)];
     Hmget, "HMGET", -3, [FAST READONLY], [Range(1, 1, 1)];
     Hmset, "HMSET", -4, [DENYOOM FAST WRITE], [Range(1, 1, 1)];
+    Hpersist, "HPERSIST", -5, [FAST WRITE], [Range(1, 1, 1)];
+    Hpexpire, "HPEXPIRE", -6, [FAST WRITE], [Range(1, 1, 1)];
+    Hpexpireat, "HPEXPIREAT", -6, [FAST WRITE], [Range(1, 1, 1)];
+    Hpexpiretime, "HPEXPIRETIME", -5, [FAST READONLY], [Range(1, 1, 1)];
+    Hpttl, "HPTTL", -5, [FAST READONLY], [Range(1, 1, 1)];
     Hrandfield, "HRANDFIELD", -2, [READONLY], [Range(1, 1, 1)];
     Hscan, "HSCAN", -3, [READONLY], [Range(1, 1, 1)];
     Hset, "HSET", -4, [DENYOOM FAST WRITE], [Range(1, 1, 1)];
     Hsetex, "HSETEX", -6, [DENYOOM FAST WRITE], [Range(1, 1, 1)];
     Hsetnx, "HSETNX", 4, [DENYOOM FAST WRITE], [Range(1, 1, 1)];
     Hstrlen, "HSTRLEN", 3, [FAST READONLY], [Range(1, 1, 1)];
+    Httl, "HTTL", -5, [FAST READONLY], [Range(1, 1, 1)];
     Hvals, "HVALS", 2, [READONLY], [Range(1, 1, 1)];
     Incr, "INCR", 2, [DENYOOM FAST WRITE], [Range(1, 1, 1)];
     Incrby, "INCRBY", 3, [DENYOOM FAST WRITE], [Range(1, 1, 1)];

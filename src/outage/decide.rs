@@ -58,6 +58,7 @@ decisions! {
     // Their reply decides something, they derive from what is stored, or they are relative: only a rule lets them be journaled.
     NotApplied =>
         Setnx Msetnx Hsetnx Getset Getdel Hgetdel Append Setrange Setbit
+        Hexpireat Hpexpire Hpexpireat Hpersist
         Incr Decr Incrby Decrby Incrbyfloat Hincrby Hincrbyfloat Zincrby Bitop
         Smove Sunionstore Sinterstore Sdiffstore Zunionstore Zinterstore Zdiffstore Zrangestore Geosearchstore
         Lpushx Rpushx Linsert Lset Lrem Copy Move Rename Renamenx
@@ -99,6 +100,7 @@ decisions! {
     N(strings::lcs) => Lcs;
     N(strings::getex) => Getex;
     N(strings::hgetex) => Hgetex;
+    N(strings::no_such_fields) => Httl Hpttl Hexpiretime Hpexpiretime;
     N(bits::getbit) => Getbit;
     N(bits::bitpos) => Bitpos;
     N(bits::bitfield) => Bitfield;

@@ -6,7 +6,7 @@ use std::task::Waker;
 use super::blocking::shortened;
 use super::pubsub::{is_subscribed_mode, is_subscription};
 use super::route::Ask;
-use super::state::{Pinned, Transaction, Watch};
+use super::state::{Pinned, Transaction, Unconfirmed, Watch};
 use super::task::{Routed, Task};
 use super::{Home, SelectAwaited, Session};
 use crate::command::{self, Name, Placement};
@@ -84,23 +84,16 @@ impl Task {
         {
             return self.pass_subscribed(ask);
         }
+        // What MONITOR feeds is not told from replies.
+        if self.is_monitoring() && !matches!(ask.name(), Some(Name::Quit | Name::Reset)) {
+            return self.pass_subscribed(ask);
+        }
         if let Some(name) = ask.name()
             && placement == Placement::Session
         {
             return self.session_command(ask, name);
         }
-        if is_subscribed_mode(&self.state)
-            || self
-                .session
-                .dedicated
-                .borrow()
-                .as_ref()
-                .is_some_and(|link| link.is_open() && link.is_passthrough())
-                && self.state.pinned == Pinned::Feed
-        {
-            return self.pass_subscribed(ask);
-        }
-        if ask.name() == Some(Name::ClientGetname) && !self.in_transaction() {
+        if ask.name() == Some(Name::ClientGetname) && self.state.pinned == Pinned::No && !self.in_transaction() {
             return self.answer_locally(ask);
         }
         if self.state.is_bound() {
@@ -215,7 +208,9 @@ impl Task {
             return Routed::Park;
         }
         match ask.name() {
-            Some(Name::Monitor) if !self.in_transaction() => return self.feed(ask, Link::set_passthrough),
+            Some(Name::Monitor) if ask.request.len() == 1 && !self.in_transaction() => {
+                return self.feed(ask, Link::set_passthrough);
+            }
             Some(Name::Sync | Name::Psync) if !self.in_transaction() => return self.feed(ask, Link::set_raw),
             Some(_) | None => {}
         }
@@ -328,7 +323,11 @@ impl Task {
 
     /// SUBSCRIBE and its family: confirmed out of band.
     pub(super) fn subscribe(&mut self, ask: &Ask<'_>, name: Name) -> Routed {
-        if ask.spec.is_some_and(|spec| !command::arity_ok(spec, &ask.request)) || self.in_transaction() {
+        let is_refused = ask.spec.is_some_and(|spec| !command::arity_ok(spec, &ask.request));
+        if is_refused && is_subscribed_mode(&self.state) {
+            return self.pass_subscribed(ask);
+        }
+        if is_refused || self.in_transaction() {
             return self.via_dedicated(ask, Placement::Dedicated);
         }
         // Nothing tells whose an error would be, and in RESP2 a confirmation from a reply: nothing else may be under way.
@@ -343,29 +342,41 @@ impl Task {
             link.set_passthrough();
         }
         self.session.home.set(Home::Nowhere);
+        self.state.unconfirmed = Some(Unconfirmed {
+            name,
+            request: ask.request.frame().to_vec(),
+            changed: self.state.subscriptions.changed_by(name, &ask.request),
+        });
         let confirmations = self.state.subscriptions.apply(name, &ask.request, None);
         self.session.confirmations.set(confirmations);
-        self.state.unconfirmed = Some((name, ask.request.frame().to_vec()));
         self.session.local.worker().stats.routed(Route::Forwarded);
         link.push_bytes(ask.request.frame());
         Routed::Done
     }
 
-    /// In the subscribed mode of RESP2 everything is passed on, and everything that comes is passed back.
+    /// In the subscribed mode of RESP2, and behind MONITOR, everything is passed on, and everything that comes is passed back.
     fn pass_subscribed(&mut self, ask: &Ask<'_>) -> Routed {
-        if self.state.subscriptions.is_empty() && self.state.pinned != Pinned::Feed {
-            // The last confirmation ends the mode.
-            if self.session.confirmations.get() > 0 {
-                return Routed::Park;
-            }
+        // One at a time: the last confirmation ends the mode, and what is answered here must not overtake what is answered there.
+        if self.session.confirmations.get() > 0 {
+            return Routed::Park;
         }
+        self.state.unconfirmed = None;
         let link = self.dedicated();
         self.session.local.worker().stats.routed(Route::Forwarded);
-        if ask.name() == Some(Name::Ping) {
-            self.session.confirmations.set(self.session.confirmations.get() + 1);
+        if !self.is_monitoring() {
+            // An error, or a pong.
+            self.session.confirmations.set(1);
         }
         link.push_bytes(ask.request.frame());
         Routed::Done
+    }
+
+    fn is_monitoring(&self) -> bool {
+        let dedicated = self.session.dedicated.borrow();
+        let is_passthrough = dedicated
+            .as_ref()
+            .is_some_and(|link| link.is_open() && link.is_passthrough());
+        is_passthrough && self.state.pinned == Pinned::Feed
     }
 
     /// Whether a request that arrives in pieces may be passed on now: nothing of the session is in flight.

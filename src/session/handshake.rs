@@ -5,10 +5,11 @@
 use super::forward::Ignored;
 use super::pubsub::is_subscription;
 use super::route::Ask;
-use super::state::{Admission, Pinned};
+use super::state::{Admission, Pinned, Transaction};
 use super::task::{Routed, Task};
 use super::{Home, SelectAwaited};
 use crate::command::{self, Name, Placement};
+use crate::resp::scan::integer;
 use crate::resp::{Protocol, Request, write};
 use crate::upstream::dial;
 use crate::upstream::link::{InFlight, LinkKey, LinkState, Watched};
@@ -29,6 +30,8 @@ struct Hello {
     protocol: Protocol,
     credentials: Option<Credentials>,
     name: Option<Vec<u8>>,
+    /// The first option that is wrong, as Redis's error: what stands before it takes effect, and is refused first.
+    fault: Option<String>,
 }
 
 impl Task {
@@ -36,9 +39,8 @@ impl Task {
     pub(super) fn session_command(&mut self, ask: &Ask<'_>, name: Name) -> Routed {
         match name {
             Name::Quit => return self.quit(ask),
-            Name::Reset => return self.reset(ask),
-            // Its answer stands behind confirmations that have not come yet.
-            _ if self.session.confirmations.get() > 0 && !is_subscription(name) => return Routed::Park,
+            // With arguments it is refused, which spoils a transaction.
+            Name::Reset if ask.request.len() == 1 => return self.reset(ask),
             Name::Multi | Name::Exec | Name::Discard | Name::Watch | Name::Unwatch => {
                 return if self.is_forwarding() {
                     self.transaction_command(ask, name)
@@ -58,14 +60,8 @@ impl Task {
                 self.subscribe_down(ask, name)
             };
         }
-        if let Some(spec) = ask.spec
-            && !command::arity_ok(spec, &ask.request)
-        {
-            let text = format!(
-                "-ERR wrong number of arguments for '{}' command\r\n",
-                spec.name.to_ascii_lowercase().replace(' ', "|")
-            );
-            return self.answer(ask, text.as_bytes(), Route::Local);
+        if let Some(error) = self.refused(ask) {
+            return self.answer(ask, &error, Route::Local);
         }
         match name {
             Name::Auth => self.auth(ask),
@@ -79,7 +75,7 @@ impl Task {
 
     /// Inside MULTI these are queued like everything else; what they change is noted for the time after EXEC.
     fn in_transaction_command(&mut self, ask: &Ask<'_>, name: Name) -> Routed {
-        if !self.is_forwarding() {
+        if !self.is_forwarding() || matches!(self.state.transaction, Transaction::Here(_)) {
             return self.queue_down(ask);
         }
         if name == Name::Select {
@@ -262,10 +258,23 @@ impl Task {
         let owes = self.state.admission == Admission::Owed
             || self.session.local.shared.password_owed() && self.state.key.identity == Identity::Url;
         let judgement = match hello.credentials {
+            // The protocol changes only where nothing is wrong.
+            Some(credentials) if hello.fault.is_some() => self.authenticate(credentials, self.state.key.protocol),
             Some(credentials) => self.authenticate(credentials, hello.protocol),
-            None if owes => Judgement::Refused("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time".into()),
+            None if hello.fault.is_some() => Judgement::Accepted,
+            None if owes => Judgement::Refused(
+                self.session
+                    .local
+                    .shared
+                    .facts()
+                    .hello_refusal
+                    .unwrap_or_else(|| HELLO_REFUSAL.into()),
+            ),
             None => {
-                let key = LinkKey { protocol: hello.protocol, ..self.state.key.clone() };
+                let key = LinkKey {
+                    protocol: hello.protocol,
+                    ..self.state.key.clone()
+                };
                 let judgement = self.judge(&key);
                 if matches!(judgement, Judgement::Accepted) {
                     self.become_key(key);
@@ -279,6 +288,9 @@ impl Task {
             Judgement::Accepted => {
                 if let Some(name) = hello.name {
                     self.state.name = (!name.is_empty()).then_some(name);
+                }
+                if let Some(fault) = hello.fault {
+                    return self.answer(ask, format!("-{fault}\r\n").as_bytes(), Route::Local);
                 }
                 let reply = self.hello_reply();
                 self.answer(ask, &reply, Route::Local)
@@ -325,7 +337,8 @@ impl Task {
     fn select(&mut self, ask: &Ask<'_>) -> Routed {
         let Some(db) = number(ask.request.arg(1)) else {
             let error: &[u8] = match integer(ask.request.arg(1)) {
-                Some(_) => b"-ERR DB index is out of range\r\n",
+                Some(number) if i32::try_from(number).is_ok() => b"-ERR DB index is out of range\r\n",
+                Some(_) => b"-ERR value is out of range, value must between -2147483648 and 2147483647\r\n",
                 None => b"-ERR value is not an integer or out of range\r\n",
             };
             return self.answer(ask, error, Route::Local);
@@ -403,9 +416,6 @@ impl Task {
     }
 
     fn introduce(&mut self, ask: &Ask<'_>, name: Name) -> Routed {
-        if let Some(version) = self.too_old_for_setinfo(name) {
-            return self.answer(ask, version, Route::Local);
-        }
         let (place, value, what) = match name {
             Name::ClientSetname => (&mut self.state.name, ask.request.arg(2), "Client names"),
             _ => match ask.request.arg(2).to_ascii_lowercase().as_slice() {
@@ -435,13 +445,23 @@ impl Task {
         self.answer(ask, b"+OK\r\n", Route::Local)
     }
 
+    /// What Redis says of the request's form alone, if it says anything.
+    pub(super) fn refused(&self, ask: &Ask<'_>) -> Option<Vec<u8>> {
+        let spec = match ask.spec {
+            Some(spec) if spec.id == Name::ClientSetinfo && self.is_too_old_for_setinfo() => {
+                command::TABLE.get(Name::Client as usize)
+            }
+            spec => spec,
+        };
+        command::refused(spec, &ask.request)
+    }
+
     /// CLIENT SETINFO came with Redis 7.2: an older upstream answers that it does not know it.
-    fn too_old_for_setinfo(&self, name: Name) -> Option<&'static [u8]> {
+    fn is_too_old_for_setinfo(&self) -> bool {
         let facts = self.session.local.shared.facts();
         let mut parts = facts.version.split('.').map(|part| part.parse().unwrap_or(0));
         let version: (u32, u32) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-        (name == Name::ClientSetinfo && !facts.version.is_empty() && version < (7, 2))
-            .then_some(b"-ERR unknown subcommand 'SETINFO'. Try CLIENT HELP.\r\n".as_slice())
+        !facts.version.is_empty() && version < (7, 2)
     }
 
     pub(super) fn queue_upstream(&mut self, ask: &Ask<'_>) -> Routed {
@@ -451,6 +471,8 @@ impl Task {
 
 /// What is said while nothing is known of the upstream yet.
 pub(super) const ASSUMED_VERSION: &str = "7.0.0";
+/// Of Redis 7.2 and later.
+const HELLO_REFUSAL: &str = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time";
 const WRONGPASS: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 
 /// Databases there are at least: the one that the URL names.
@@ -469,10 +491,6 @@ fn text(arg: &[u8]) -> Option<String> {
     std::str::from_utf8(arg).ok().map(str::to_owned)
 }
 
-fn integer(arg: &[u8]) -> Option<i64> {
-    std::str::from_utf8(arg).ok()?.parse().ok()
-}
-
 fn number(arg: &[u8]) -> Option<u32> {
     integer(arg)
         .and_then(|n| u32::try_from(n).ok())
@@ -485,6 +503,7 @@ fn parse_hello(request: &Request<'_>, protocol: Protocol) -> Result<Hello, Strin
         protocol,
         credentials: None,
         name: None,
+        fault: None,
     };
     if let Some(version) = request.get(1) {
         hello.protocol = match integer(version) {
@@ -507,15 +526,15 @@ fn parse_hello(request: &Request<'_>, protocol: Protocol) -> Result<Hello, Strin
         } else if option.eq_ignore_ascii_case(b"SETNAME") && left >= 1 {
             let name = request.arg(at + 1);
             if name.iter().any(|byte| !(b'!'..=b'~').contains(byte)) {
-                return Err("ERR Client names cannot contain spaces, newlines or special characters.".into());
+                hello.fault = Some("ERR Client names cannot contain spaces, newlines or special characters.".into());
+                break;
             }
             hello.name = Some(name.to_vec());
             at += 2;
         } else {
-            return Err(format!(
-                "ERR Syntax error in HELLO option '{}'",
-                String::from_utf8_lossy(option)
-            ));
+            let option = String::from_utf8_lossy(option);
+            hello.fault = Some(format!("ERR Syntax error in HELLO option '{option}'").replace(['\r', '\n'], " "));
+            break;
         }
     }
     Ok(hello)

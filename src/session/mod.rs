@@ -139,6 +139,8 @@ struct Session {
     confirmations: Cell<u32>,
     /// Confirmations that the client has had already: of subscriptions renewed after an outage.
     swallowed: Cell<u32>,
+    /// What was to be confirmed was refused instead.
+    subscription_refused: Cell<bool>,
 }
 
 impl Session {
@@ -374,7 +376,7 @@ impl Recipient for Session {
         };
         drop(part);
         if bytes.first() == Some(&b'-') && self.confirmations.replace(0) > 0 {
-            // A SUBSCRIBE was refused.
+            self.subscription_refused.set(true);
             self.wake_if_parked();
         }
         if pubsub::is_confirmation(bytes) {

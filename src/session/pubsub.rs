@@ -1,6 +1,6 @@
 //! Subscriptions: kept by the session, so that they outlive the connection that they are made on.
 
-use super::state::{State, Subscriptions};
+use super::state::{State, Subscriptions, Unconfirmed};
 use super::task::Task;
 use crate::command::Name;
 use crate::resp::scan::{Limits, Scan, Scanner};
@@ -118,6 +118,32 @@ impl Subscriptions {
         u32::try_from(names.len()).unwrap_or(u32::MAX)
     }
 
+    /// What a request is about to change.
+    pub(super) fn changed_by(&mut self, name: Name, request: &Request<'_>) -> Vec<Vec<u8>> {
+        let Some((change, family)) = change(name) else {
+            return Vec::new();
+        };
+        let known = family.of(self);
+        if request.len() == 1 {
+            return known.iter().cloned().collect();
+        }
+        let names = request
+            .args_from(1)
+            .filter(|name| known.contains(*name) == (change == Change::Unsubscribe));
+        names.map(<[u8]>::to_vec).collect()
+    }
+
+    fn take_back(&mut self, name: Name, changed: Vec<Vec<u8>>) {
+        let Some((change, family)) = change(name) else { return };
+        let known = family.of(self);
+        for name in changed {
+            match change {
+                Change::Subscribe => drop(known.remove(&name)),
+                Change::Unsubscribe => drop(known.insert(name)),
+            }
+        }
+    }
+
     /// The commands that make these subscriptions, and the number of confirmations that they draw.
     fn renewal(&self) -> (Vec<u8>, u32) {
         let mut out = Vec::new();
@@ -147,9 +173,21 @@ pub(super) fn is_subscribed_mode(state: &State) -> bool {
 }
 
 impl Task {
+    /// Takes back a change to the subscriptions that the upstream has refused (NOPERM).
+    pub(super) fn subscription_refused(&mut self) {
+        if self.session.subscription_refused.replace(false)
+            && let Some(Unconfirmed { name, changed, .. }) = self.state.unconfirmed.take()
+        {
+            self.state.subscriptions.take_back(name, changed);
+        }
+    }
+
     /// Confirms the change that the connection died with: it is the session's, and made upstream with the others.
     pub(super) fn confirm_unconfirmed(&mut self) {
-        let Some((name, frame)) = self.state.unconfirmed.take() else {
+        let Some(Unconfirmed {
+            name, request: frame, ..
+        }) = self.state.unconfirmed.take()
+        else {
             return;
         };
         let mut scanner = Scanner::default();

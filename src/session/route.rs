@@ -216,7 +216,14 @@ impl Task {
         match ask.name() {
             Some(Name::Auth | Name::Hello | Name::Quit | Name::Reset) => None,
             Some(_) | None => {
-                let reply: &[u8] = b"-NOAUTH Authentication required.\r\n";
+                let refused = self.refused(ask);
+                let noauth: &[u8] = match ask.name() {
+                    Some(Name::Exec) => {
+                        b"-EXECABORT Transaction discarded because of: NOAUTH Authentication required.\r\n"
+                    }
+                    Some(_) | None => b"-NOAUTH Authentication required.\r\n",
+                };
+                let reply = refused.as_deref().unwrap_or(noauth);
                 Some(self.answer(ask, reply, Route::Local))
             }
         }
@@ -273,13 +280,16 @@ impl Task {
 
     /// The client leaves in order.
     pub(super) fn quit(&mut self, ask: &Ask<'_>) -> Routed {
+        if self.session.confirmations.get() > 0 {
+            return Routed::Park;
+        }
         self.closing = Closing::AfterReplies;
         self.answer(ask, b"+OK\r\n", Route::Local)
     }
 
     /// A fresh start, on the same client connection.
     pub(super) fn reset(&mut self, ask: &Ask<'_>) -> Routed {
-        if !self.session.is_settled() {
+        if !self.session.is_settled() || self.session.confirmations.get() > 0 {
             return Routed::Park;
         }
         if let Some(link) = self.session.dedicated.take() {

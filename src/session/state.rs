@@ -21,8 +21,7 @@ pub(super) struct State {
     pub(super) selected_in_transaction: Option<u32>,
     pub(super) watch: Watch,
     pub(super) subscriptions: Subscriptions,
-    /// The newest change to them that went upstream; it is confirmed here when its connection dies first.
-    pub(super) unconfirmed: Option<(Name, Vec<u8>)>,
+    pub(super) unconfirmed: Option<Unconfirmed>,
     /// The dedicated connection is the session's for good: its identity has been asked for, or it tracks, or monitors.
     pub(super) pinned: Pinned,
     /// A blocking command is in flight: nothing is sent behind it.
@@ -69,6 +68,15 @@ pub(super) enum Pinned {
     Identity,
     /// It is fed by the connection (MONITOR, CLIENT TRACKING): it ends with it, as it would at Redis.
     Feed,
+}
+
+/// The newest change to the subscriptions that went upstream: confirmed here when its connection dies first, taken back when it is refused.
+#[derive(Debug)]
+pub(super) struct Unconfirmed {
+    pub(super) name: Name,
+    pub(super) request: Vec<u8>,
+    /// What it subscribed to that was not subscribed to before, or the other way round.
+    pub(super) changed: Vec<Vec<u8>>,
 }
 
 /// The channels that a session is subscribed to.

@@ -42,14 +42,6 @@ impl Task {
             return;
         }
         let Some(stream) = scanner.to_stream() else { return };
-        if self.owes_password() {
-            // As Redis, which takes no large argument from those it does not know.
-            let seq = self.session.issue();
-            self.session
-                .answer(seq, b"-ERR Protocol error: unauthenticated bulk length\r\n");
-            self.closing = Closing::AfterReplies;
-            return;
-        }
         let name = scanner.spans().first().copied();
         let head = match &name {
             Some(span) => self.head(&Request::new(bytes, std::slice::from_ref(span))),

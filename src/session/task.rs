@@ -102,6 +102,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         parked: Cell::new(false),
         confirmations: Cell::new(0),
         swallowed: Cell::new(0),
+        subscription_refused: Cell::new(false),
     });
     let mut task = Task {
         session: Rc::clone(&session),
@@ -146,6 +147,7 @@ impl Task {
             }
             self.session.parked.set(false);
             self.connection_ended();
+            self.subscription_refused();
             if !self.state.subscriptions.is_empty() && self.session.dedicated.borrow().is_none() {
                 if self.is_forwarding() {
                     self.renew_subscriptions();

@@ -54,15 +54,11 @@ enum Queued {
 impl Task {
     /// MULTI, EXEC, DISCARD, WATCH, UNWATCH while down.
     pub(super) fn transaction_down(&mut self, ask: &Ask<'_>, name: Name) -> Routed {
-        if ask.spec.is_some_and(|spec| !command::arity_ok(spec, &ask.request)) {
-            let text = format!(
-                "-ERR wrong number of arguments for '{}' command\r\n",
-                super::command_name(ask.request.frame()).to_ascii_lowercase()
-            );
+        if let Some(error) = command::refused(ask.spec, &ask.request) {
             if let Transaction::Here(gathered) = &mut self.state.transaction {
                 gathered.spoilt = true;
             }
-            return self.answer(ask, text.as_bytes(), Route::Local);
+            return self.answer(ask, &error, Route::Local);
         }
         if matches!(self.state.transaction, Transaction::Cut | Transaction::Upstream) {
             return self.not_forwarded(ask);

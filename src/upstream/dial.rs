@@ -58,6 +58,8 @@ pub struct Facts {
     pub ping_error: Option<String>,
     /// `databases` of its configuration; Redis's default where it does not say.
     pub databases: u32,
+    /// What HELLO is answered where a password is owed, without its `-`.
+    pub hello_refusal: Option<String>,
 }
 
 impl Default for Facts {
@@ -71,6 +73,7 @@ impl Default for Facts {
             clock_offset_ms: 0,
             ping_error: None,
             databases: 16,
+            hello_refusal: None,
         }
     }
 }

@@ -92,6 +92,7 @@ async fn open(link: &Rc<Link>, local: &Rc<Local>) -> Result<(Dialled, Ticket), F
         local.dial_failed();
         return Err(Failure::NotWanted);
     }
+    shared.complete_facts(&dialled.facts);
     let ticket = shared
         .connections
         .enter(link.generation, dialled.connection.clone())

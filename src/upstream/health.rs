@@ -230,12 +230,16 @@ impl<E: Edges> Health<E> {
                 let facts = dialled.facts.clone();
                 Ok((Conversation::from(dialled), facts))
             }
-            Err(DialError::PasswordOwed(_)) => {
+            Err(DialError::PasswordOwed(text)) => {
                 self.shared.set_password_owed(PasswordOwed::Yes);
                 let conversation = connect_bare(target)
                     .await
                     .map_err(|error| (trouble_of(&error), error.to_string()))?;
-                Ok((conversation, Facts::default()))
+                let facts = Facts {
+                    hello_refusal: Some(text),
+                    ..Facts::default()
+                };
+                Ok((conversation, facts))
             }
             Err(error) => {
                 if let DialError::Tls(_) = error

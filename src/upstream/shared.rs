@@ -201,6 +201,16 @@ impl Shared {
         *self.lock_facts() = facts;
     }
 
+    /// What a session's own credentials have brought to light, where the configured ones show nothing.
+    pub fn complete_facts(&self, facts: &Facts) {
+        let mut known = self.lock_facts();
+        if known.version.is_empty() {
+            known.server.clone_from(&facts.server);
+            known.version.clone_from(&facts.version);
+            known.mode.clone_from(&facts.mode);
+        }
+    }
+
     /// The newest trouble, for people; nothing while all is well.
     #[must_use]
     pub fn last_error(&self) -> Option<String> {

@@ -1,25 +1,27 @@
 //! The same conversation with Redis and through tideover, compared byte for byte.
 
-use super::{Client, Durability, RedisServer, Tideover, shown};
+use super::{Client, DEADLINE, Durability, RedisServer, Settings, Tideover, shown};
 
 /// A Redis to talk to directly, and one of its own behind tideover, so that the conversations do not disturb each other.
 #[derive(Debug)]
 pub struct Pair {
     pub direct: RedisServer,
-    _behind: RedisServer,
+    pub behind: RedisServer,
     pub proxy: Tideover,
 }
 
 impl Pair {
     pub fn start() -> Self {
-        let direct = RedisServer::start(Durability::Memory);
-        let behind = RedisServer::start(Durability::Memory);
-        let proxy = Tideover::healthy(&behind);
-        Self {
-            direct,
-            _behind: behind,
-            proxy,
-        }
+        Self::start_with(&[], &Settings::default())
+    }
+
+    /// With more options for both servers, as on redis-server's command line.
+    pub fn start_with(options: &[&str], settings: &Settings) -> Self {
+        let direct = RedisServer::start_with(Durability::Memory, options);
+        let behind = RedisServer::start_with(Durability::Memory, options);
+        let proxy = Tideover::start_with(&behind, settings);
+        proxy.wait_for_mode("healthy", DEADLINE);
+        Self { direct, behind, proxy }
     }
 
     /// Holds the same conversation with both and compares what came back.

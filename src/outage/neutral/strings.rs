@@ -129,14 +129,29 @@ pub(in crate::outage) fn hgetex(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
     let at = (2..call.len())
         .find(|at| call.is(*at, "FIELDS"))
         .ok_or(Fault::NotExecuted)?;
-    let fields = integer(call.arg(at + 1)).ok().and_then(|n| usize::try_from(n).ok());
-    match fields {
-        Some(fields) if fields > 0 && at + 2 + fields == call.len() => {
-            nulls(call, fields, out);
-            Ok(())
-        }
-        _ => Err(Fault::NotExecuted),
+    nulls(call, fields(call, at)?, out);
+    Ok(())
+}
+
+/// HTTL key FIELDS n field … and its kin: -2 for each.
+pub(in crate::outage) fn no_such_fields(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
+    if !call.is(2, "FIELDS") {
+        return Err(Fault::NotExecuted);
     }
+    let fields = fields(call, 2)?;
+    write::array(out, fields);
+    for _ in 0..fields {
+        write::integer(out, -2);
+    }
+    Ok(())
+}
+
+/// The number of fields that stand behind FIELDS, to the end.
+fn fields(call: &Call<'_>, at: usize) -> Result<usize, Fault> {
+    let fields = integer(call.arg(at + 1)).ok().and_then(|n| usize::try_from(n).ok());
+    fields
+        .filter(|fields| *fields > 0 && at.saturating_add(2).saturating_add(*fields) == call.len())
+        .ok_or(Fault::NotExecuted)
 }
 
 fn nulls(call: &Call<'_>, n: usize, out: &mut Vec<u8>) {

@@ -59,6 +59,7 @@ fn deciding(name: Name) -> Option<EffectKind> {
     Some(match name {
         Name::Getset | Name::Getdel | Name::Hgetdel | Name::Setrange | Name::Setbit | Name::Lset => Absolute,
         Name::Flushall | Name::Flushdb | Name::Xsetid => Absolute,
+        Name::Hexpireat | Name::Hpexpireat | Name::Hpersist => Absolute,
         Name::XgroupSetid | Name::XgroupDestroy | Name::XgroupDelconsumer => Absolute,
         Name::Setnx | Name::Msetnx | Name::Hsetnx | Name::Append => Relative,
         Name::Incr | Name::Decr | Name::Incrby | Name::Decrby | Name::Incrbyfloat => Relative,
@@ -94,6 +95,8 @@ mod tests {
         Name::FunctionRestore,
         Name::Getex,
         Name::Hgetex,
+        // Relative to when it comes.
+        Name::Hpexpire,
         Name::Lmove,
         Name::Lmpop,
         Name::Lpop,
