@@ -10,6 +10,7 @@ mod down;
 mod forward;
 mod handshake;
 mod local_answers;
+mod orphan;
 mod output;
 mod pubsub;
 mod route;

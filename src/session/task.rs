@@ -9,6 +9,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::append::Appender;
 use super::credentials::Check;
+use super::orphan::Orphan;
 use super::output::Output;
 use super::state::{Pinned, State, Transaction, Watch};
 use super::streaming::Streaming;
@@ -49,6 +50,7 @@ pub(super) struct Task {
     pub(super) lane: Option<Rc<Link>>,
     /// A lane whose dial decides about an AUTH, HELLO or SELECT.
     pub(super) pending_lane: Option<Rc<Link>>,
+    pub(super) orphan: Option<Orphan>,
     /// Credentials that Redis is asked about.
     pub(super) pending_check: Option<Rc<Check>>,
     pub(super) appender: Rc<Appender>,
@@ -108,6 +110,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         lane: None,
         pending_lane: None,
         pending_check: None,
+        orphan: None,
         appender,
         stream_ids: StreamIds::default(),
         closing: Closing::No,
@@ -133,6 +136,9 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         link.abandon();
     }
     task.abandon_check();
+    if let Some(proof) = task.orphan.take().and_then(|orphan| orphan.proof) {
+        proof.abandon();
+    }
 }
 
 impl Task {
@@ -147,7 +153,10 @@ impl Task {
             }
             self.session.parked.set(false);
             self.connection_ended();
-            if !self.state.subscriptions.is_empty() && self.session.dedicated.borrow().is_none() {
+            if self.orphan.is_none()
+                && !self.state.subscriptions.is_empty()
+                && self.session.dedicated.borrow().is_none()
+            {
                 if self.is_forwarding() {
                     self.renew_subscriptions();
                 } else {
@@ -257,6 +266,10 @@ impl Task {
 
     /// Routes what waits: first requests that came back, then input.
     fn run(&mut self, cx: &mut Context<'_>) {
+        if self.is_orphaned(cx) {
+            self.park(cx);
+            return;
+        }
         loop {
             let Some(retry) = self.session.retries.borrow_mut().pop_front() else {
                 break;
@@ -417,6 +430,12 @@ impl Task {
         // One that is draining still brings replies, but its end is no news of the one that follows it.
         if let Some(link) = self.session.dedicated.take() {
             link.disown();
+            if self.is_known_by_its_connection() && link.generation == self.session.local.generation() {
+                self.orphan = Some(Orphan {
+                    generation: link.generation,
+                    proof: None,
+                });
+            }
         }
         self.state.blocking = false;
         if matches!(self.state.transaction, Transaction::Upstream) {
