@@ -85,7 +85,7 @@ impl Task {
         self.queue_upstream(ask)
     }
 
-    fn judge(&mut self, key: &LinkKey) -> Judgement {
+    pub(super) fn judge(&mut self, key: &LinkKey) -> Judgement {
         if !self.is_forwarding() {
             return self.judge_down(key);
         }
@@ -116,7 +116,7 @@ impl Task {
         self.pending_lane = Some(lane);
     }
 
-    fn judge_down(&self, key: &LinkKey) -> Judgement {
+    pub(super) fn judge_down(&self, key: &LinkKey) -> Judgement {
         let shared = &self.session.local.shared;
         if let Identity::Client(credentials) = &key.identity
             && !shared.known.accepts(credentials)
@@ -133,7 +133,7 @@ impl Task {
     }
 
     /// Goes over to a key that has been accepted; a pinned connection goes along.
-    fn become_key(&mut self, key: LinkKey, commands: &[Vec<u8>]) {
+    pub(super) fn become_key(&mut self, key: LinkKey, commands: &[Vec<u8>]) {
         if !self.state.is_bound() {
             // One that is kept from the last command is of the old key.
             self.let_go_of_dedicated();
@@ -176,57 +176,6 @@ impl Task {
             Judgement::Accepted => self.answer(ask, b"+OK\r\n", Route::Local),
             Judgement::Refused(text) => self.answer(ask, format!("-{text}\r\n").as_bytes(), Route::Local),
         }
-    }
-
-    /// Checks credentials, here where the configuration asks for a password of its own, else upstream; on success the session acts as them.
-    fn authenticate(&mut self, credentials: Credentials, protocol: Protocol) -> Judgement {
-        if let Some(password) = &self.session.settings.client_password
-            && credentials.user.as_deref().is_none_or(|user| user == "default")
-        {
-            if *password != credentials.password {
-                return Judgement::Refused("WRONGPASS invalid username-password pair or user is disabled.".into());
-            }
-            self.state.admission = Admission::Granted;
-            let key = LinkKey {
-                protocol,
-                ..self.state.key.clone()
-            };
-            self.become_key(key, &[hello_command(protocol)]);
-            return Judgement::Accepted;
-        }
-        // The URL's own credentials are no other identity than that of sessions that never AUTH.
-        let identity = if self.session.local.shared.target.credentials.as_ref() == Some(&credentials) {
-            Identity::Url
-        } else {
-            Identity::Client(std::sync::Arc::new(credentials.clone()))
-        };
-        let key = LinkKey {
-            identity,
-            protocol,
-            ..self.state.key.clone()
-        };
-        let judgement = if !self.is_forwarding() {
-            self.judge_down(&key)
-        } else if self.pending_lane.is_none() && self.session.local.has_lane(&key) {
-            self.check_credentials(&key, &credentials)
-        } else {
-            // The dial is the check; the session stays what it became, whatever becomes of the password.
-            self.judge(&key)
-        };
-        if let Judgement::Refused(text) = &judgement
-            && text.starts_with("WRONGPASS")
-        {
-            self.session.local.shared.known.refused(&credentials);
-        }
-        if matches!(judgement, Judgement::Accepted) {
-            self.state.admission = Admission::Granted;
-            let mut commands = vec![crate::upstream::dial::auth(&credentials)];
-            if protocol != self.state.key.protocol {
-                commands.push(hello_command(protocol));
-            }
-            self.become_key(key, &commands);
-        }
-        judgement
     }
 
     fn hello(&mut self, ask: &Ask<'_>) -> Routed {
@@ -428,7 +377,7 @@ impl Task {
     }
 }
 
-fn hello_command(protocol: Protocol) -> Vec<u8> {
+pub(super) fn hello_command(protocol: Protocol) -> Vec<u8> {
     let version = match protocol {
         Protocol::Resp2 => "2",
         Protocol::Resp3 => "3",
