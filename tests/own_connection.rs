@@ -299,3 +299,20 @@ fn little_is_taken_from_those_who_owe_a_password() {
         assert!(answers[0].starts_with(b"-ERR Protocol error"));
     }
 }
+
+#[test]
+fn a_client_that_redis_ends_is_ended() {
+    let pair = Pair::start();
+    pair.check("CLIENT KILL of a subscriber, and of an ID", |dial| {
+        let mut admin = dial();
+        let mut replies = Vec::new();
+        for begin in [["SUBSCRIBE", "one"], ["CLIENT", "TRACKINGINFO"]] {
+            let mut client = dial();
+            let id = support::integer(&client.call(&["CLIENT", "ID"])).to_string();
+            replies.extend(client.call(&begin));
+            replies.extend(admin.call(&["CLIENT", "KILL", "ID", &id]));
+            replies.extend(client.until_closed());
+        }
+        replies
+    });
+}

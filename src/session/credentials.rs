@@ -5,10 +5,12 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::handshake::Judgement;
+use super::state::Admission;
 use super::task::Task;
+use crate::resp::Protocol;
 use crate::upstream::dial::{auth, error_text};
 use crate::upstream::link::{Fate, Flush, InFlight, Link, LinkKey, LinkKind, Piece, Recipient, Watched};
-use crate::upstream::settings::Credentials;
+use crate::upstream::settings::{Credentials, Identity};
 
 /// An AUTH under way, on a connection with nothing else on it (a refused AUTH behind other replies gets none).
 pub(super) struct Check {
@@ -78,6 +80,52 @@ impl Recipient for Check {
 }
 
 impl Task {
+    /// Checks credentials, here where the configuration asks for a password of its own, else upstream; on success the session acts as them.
+    pub(super) fn authenticate(&mut self, credentials: Credentials, protocol: Protocol) -> Judgement {
+        if let Some(password) = &self.session.settings.client_password
+            && credentials.user.as_deref().is_none_or(|user| user == "default")
+        {
+            if *password != credentials.password {
+                return Judgement::Refused("WRONGPASS invalid username-password pair or user is disabled.".into());
+            }
+            self.state.admission = Admission::Granted;
+            self.become_key(LinkKey {
+                protocol,
+                ..self.state.key.clone()
+            });
+            return Judgement::Accepted;
+        }
+        // The URL's own credentials are no other identity than that of sessions that never AUTH.
+        let identity = if self.session.local.shared.target.credentials.as_ref() == Some(&credentials) {
+            Identity::Url
+        } else {
+            Identity::Client(std::sync::Arc::new(credentials.clone()))
+        };
+        let key = LinkKey {
+            identity,
+            protocol,
+            ..self.state.key.clone()
+        };
+        let judgement = if !self.is_forwarding() {
+            self.judge_down(&key)
+        } else if self.pending_lane.is_none() && self.session.local.has_lane(&key) {
+            self.check_credentials(&key, &credentials)
+        } else {
+            // The dial is the check; the session stays what it became, whatever becomes of the password.
+            self.judge(&key)
+        };
+        if let Judgement::Refused(text) = &judgement
+            && text.starts_with("WRONGPASS")
+        {
+            self.session.local.shared.known.refused(&credentials);
+        }
+        if matches!(judgement, Judgement::Accepted) {
+            self.state.admission = Admission::Granted;
+            self.become_key(key);
+        }
+        judgement
+    }
+
     /// What Redis says of credentials, on a connection of the key that they make.
     pub(super) fn check_credentials(&mut self, key: &LinkKey, credentials: &Credentials) -> Judgement {
         let check = match self.pending_check.take() {

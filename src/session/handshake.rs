@@ -92,7 +92,7 @@ impl Task {
         self.queue_upstream(ask)
     }
 
-    fn judge(&mut self, key: &LinkKey) -> Judgement {
+    pub(super) fn judge(&mut self, key: &LinkKey) -> Judgement {
         if !self.is_forwarding() {
             return self.judge_down(key);
         }
@@ -123,7 +123,7 @@ impl Task {
         self.pending_lane = Some(lane);
     }
 
-    fn judge_down(&self, key: &LinkKey) -> Judgement {
+    pub(super) fn judge_down(&self, key: &LinkKey) -> Judgement {
         let shared = &self.session.local.shared;
         if let Identity::Client(credentials) = &key.identity
             && !shared.known.accepts(credentials)
@@ -140,7 +140,7 @@ impl Task {
     }
 
     /// Goes over to a key that has been accepted. A connection that carries the session's state goes along, any other stays behind.
-    fn become_key(&mut self, key: LinkKey) {
+    pub(super) fn become_key(&mut self, key: LinkKey) {
         if self.state.is_bound() {
             self.tell_connection(&key);
         } else {
@@ -199,52 +199,6 @@ impl Task {
             Judgement::Accepted => self.answer(ask, b"+OK\r\n", Route::Local),
             Judgement::Refused(text) => self.answer(ask, format!("-{text}\r\n").as_bytes(), Route::Local),
         }
-    }
-
-    /// Checks credentials, here where the configuration asks for a password of its own, else upstream; on success the session acts as them.
-    fn authenticate(&mut self, credentials: Credentials, protocol: Protocol) -> Judgement {
-        if let Some(password) = &self.session.settings.client_password
-            && credentials.user.as_deref().is_none_or(|user| user == "default")
-        {
-            if *password != credentials.password {
-                return Judgement::Refused("WRONGPASS invalid username-password pair or user is disabled.".into());
-            }
-            self.state.admission = Admission::Granted;
-            self.become_key(LinkKey {
-                protocol,
-                ..self.state.key.clone()
-            });
-            return Judgement::Accepted;
-        }
-        // The URL's own credentials are no other identity than that of sessions that never AUTH.
-        let identity = if self.session.local.shared.target.credentials.as_ref() == Some(&credentials) {
-            Identity::Url
-        } else {
-            Identity::Client(std::sync::Arc::new(credentials.clone()))
-        };
-        let key = LinkKey {
-            identity,
-            protocol,
-            ..self.state.key.clone()
-        };
-        let judgement = if !self.is_forwarding() {
-            self.judge_down(&key)
-        } else if self.pending_lane.is_none() && self.session.local.has_lane(&key) {
-            self.check_credentials(&key, &credentials)
-        } else {
-            // The dial is the check; the session stays what it became, whatever becomes of the password.
-            self.judge(&key)
-        };
-        if let Judgement::Refused(text) = &judgement
-            && text.starts_with("WRONGPASS")
-        {
-            self.session.local.shared.known.refused(&credentials);
-        }
-        if matches!(judgement, Judgement::Accepted) {
-            self.state.admission = Admission::Granted;
-            self.become_key(key);
-        }
-        judgement
     }
 
     fn hello(&mut self, ask: &Ask<'_>) -> Routed {

@@ -1,5 +1,6 @@
-//! A connection that was the session's for good has ended on its own: was it ended on purpose (CLIENT KILL, an output buffer limit, `timeout`),
-//! or is the upstream gone? At Redis the client would be closed either way; here it outlives an outage, and nothing else.
+//! A connection that others know the session by (its subscriptions, its ID) has ended on its own: was it ended on purpose (CLIENT KILL, an
+//! output buffer limit, a user that is gone), or is the upstream gone? At Redis the client would be closed either way; here it outlives an
+//! outage, and nothing else.
 //!
 //! The lane is asked: an upstream that answers is well, and meant this connection.
 
@@ -7,6 +8,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::Session;
+use super::state::Pinned;
 use super::task::Task;
 use crate::upstream::dial;
 use crate::upstream::link::{Fate, Flush, InFlight, LinkKind, Piece, Recipient, Watched};
@@ -24,6 +26,13 @@ pub(super) enum Inquiry {
 struct Answer(Rc<Session>);
 
 impl Answer {
+    fn answered(&self) {
+        if self.0.inquiry.replace(Inquiry::None) == Inquiry::Asked {
+            self.0.dead.set(true);
+            self.0.wake();
+        }
+    }
+
     fn unanswered(&self) {
         self.0.inquiry.set(Inquiry::None);
         self.0.wake();
@@ -32,10 +41,7 @@ impl Answer {
 
 impl Recipient for Answer {
     fn reply(&self, _: u64, _: &[u8], _: Piece, _: InFlight) -> Flush {
-        if self.0.inquiry.replace(Inquiry::None) == Inquiry::Asked {
-            self.0.dead.set(true);
-            self.0.wake();
-        }
+        self.answered();
         Flush::NotWanted
     }
     fn push(&self, _: &[u8], _: Piece) -> Flush {
@@ -54,7 +60,7 @@ impl Recipient for Answer {
         self.unanswered();
     }
     fn denied(&self, _: u64, _: &str) {
-        self.unanswered();
+        self.answered();
     }
     fn ended(&self) {}
     fn flush(&self) {}
@@ -65,6 +71,11 @@ impl Recipient for Answer {
 }
 
 impl Task {
+    /// Whether the end of the dedicated connection is what a client of Redis would notice.
+    pub(super) fn is_known_by_its_connection(&self) -> bool {
+        self.state.pinned != Pinned::No || !self.state.subscriptions.is_empty()
+    }
+
     /// Asks whether the upstream is there.
     pub(super) fn inquire(&mut self) {
         self.session.inquiry.set(Inquiry::Asked);

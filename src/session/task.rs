@@ -148,7 +148,10 @@ impl Task {
             self.session.parked.set(false);
             self.connection_ended();
             self.subscription_refused();
-            if !self.state.subscriptions.is_empty() && self.session.dedicated.borrow().is_none() {
+            if !self.state.subscriptions.is_empty()
+                && !self.awaits_answer()
+                && self.session.dedicated.borrow().is_none()
+            {
                 if self.is_forwarding() {
                     self.renew_subscriptions();
                 } else {
@@ -425,11 +428,10 @@ impl Task {
         if !self.session.dedicated_ended.replace(false) && !closed {
             return;
         }
-        let generation = self.session.local.generation();
-        let mut is_of_now = false;
+        let mut is_missed = self.is_known_by_its_connection() && self.is_forwarding() && !self.has_unexecuted();
         // One that is draining still brings replies, but its end is no news of the one that follows it.
         if let Some(link) = self.session.dedicated.take() {
-            is_of_now = link.generation == generation;
+            is_missed &= link.generation == self.session.local.generation();
             link.disown();
         }
         self.state.blocking = false;
@@ -441,13 +443,11 @@ impl Task {
         }
         match self.state.pinned {
             Pinned::No => {}
-            Pinned::Identity => {
-                self.state.pinned = Pinned::No;
-                if is_of_now && self.is_forwarding() && !self.has_unexecuted() {
-                    self.inquire();
-                }
-            }
+            Pinned::Identity => self.state.pinned = Pinned::No,
             Pinned::Feed => self.session.dead.set(true),
+        }
+        if is_missed {
+            self.inquire();
         }
         if self.session.confirmations.replace(0) > 0 && self.session.swallowed.get() == 0 {
             self.confirm_unconfirmed();
