@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::io::{Reader, Writer, connect_tls, set_options, split_tcp, split_unix};
 use super::settings::Address;
+use super::shared::Sign;
 use super::tls::TlsFault;
 use crate::telemetry::ConnectResult;
 
@@ -62,6 +63,29 @@ impl DialError {
             Self::Handshake(_) | Self::Closed | Self::PasswordOwed(_) | Self::Refused(_) | Self::NotAccepted(_) => {
                 ConnectResult::Handshake
             }
+        }
+    }
+
+    /// What a worker's failed dial says of the upstream; nothing when it is the identity that is refused.
+    pub(super) fn sign(&self) -> Option<Sign> {
+        match self {
+            Self::PasswordOwed(_) | Self::Refused(_) => None,
+            Self::NotAccepted(_) => Some(Sign::NotAccepted),
+            Self::Connect(_)
+            | Self::Silence(_)
+            | Self::TlsSilence(_)
+            | Self::Tls(_)
+            | Self::Handshake(_)
+            | Self::Closed => Some(match self.kind() {
+                ConnectResult::Refused => Sign::ConnectionRefused,
+                ConnectResult::Timeout => Sign::ConnectTimeout,
+                ConnectResult::Unreachable
+                | ConnectResult::Name
+                | ConnectResult::Certificate
+                | ConnectResult::ClientCertificate
+                | ConnectResult::Tls => Sign::ConnectFailed,
+                ConnectResult::Handshake | ConnectResult::Ok => Sign::Reset,
+            }),
         }
     }
 }

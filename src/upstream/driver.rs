@@ -17,7 +17,6 @@ use super::shared::{Shared, Sign};
 use super::stats;
 use crate::breaker::{ClientEffect, ErrorClass, HardSign, Trouble, Unavailable, UpstreamRole};
 use crate::resp::reply::{Found, Kind, Scanner};
-use crate::telemetry::ConnectResult;
 
 /// Reads of one connection before others get their turn.
 const READS_PER_TURN: usize = 8;
@@ -146,29 +145,12 @@ impl Failure {
             // Nobody waits for it, and what it says may be its own doing: with the last places at the upstream taken, one less was needed.
             Self::Dial(_) | Self::NotOnFile if link.is_spare() => local.spare_failed(&link.key),
             Self::Dial(error) => {
-                if !matches!(error, DialError::PasswordOwed(_) | DialError::Refused(_)) {
+                if let Some(sign) = error.sign() {
                     local.dial_failed();
+                    local.shared.report(sign);
                 }
-                match &error {
-                    DialError::PasswordOwed(text) | DialError::Refused(text) => refusal = Some(text.clone()),
-                    DialError::NotAccepted(_) => local.shared.report(Sign::NotAccepted),
-                    DialError::Connect(_)
-                    | DialError::Silence(_)
-                    | DialError::TlsSilence(_)
-                    | DialError::Tls(_)
-                    | DialError::Handshake(_)
-                    | DialError::Closed => {
-                        local.shared.report(match error.kind() {
-                            ConnectResult::Refused => Sign::ConnectionRefused,
-                            ConnectResult::Timeout => Sign::ConnectTimeout,
-                            ConnectResult::Unreachable
-                            | ConnectResult::Name
-                            | ConnectResult::Certificate
-                            | ConnectResult::ClientCertificate
-                            | ConnectResult::Tls => Sign::ConnectFailed,
-                            ConnectResult::Handshake | ConnectResult::Ok => Sign::Reset,
-                        });
-                    }
+                if let DialError::PasswordOwed(text) | DialError::Refused(text) = error {
+                    refusal = Some(text);
                 }
             }
             Self::NotOnFile => local.dial_failed(),
