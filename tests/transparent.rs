@@ -298,6 +298,18 @@ fn pubsub_is_the_same() {
 }
 
 #[test]
+fn a_subscriber_that_redis_closes_is_closed() {
+    let pair = Pair::start();
+    pair.check("CLIENT KILL TYPE pubsub", |connect| {
+        let mut subscriber = connect();
+        let mut bytes = subscriber.call(&["SUBSCRIBE", "channel"]);
+        bytes.extend(connect().call(&["CLIENT", "KILL", "TYPE", "pubsub"]));
+        bytes.extend(subscriber.until_closed());
+        bytes
+    });
+}
+
+#[test]
 fn pushes_of_client_tracking_arrive() {
     let pair = Pair::start();
     pair.check("CLIENT TRACKING", |dial| {

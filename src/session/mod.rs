@@ -135,6 +135,18 @@ struct Session {
     confirmations: Cell<u32>,
     /// Confirmations that the client has had already: of subscriptions renewed after an outage.
     swallowed: Cell<u32>,
+    renewal: Cell<Renewal>,
+}
+
+/// Why subscriptions are made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewal {
+    /// They are not, or an outage ended their connection.
+    AfterOutage,
+    /// The connection ended in this generation. It is not known yet whether an outage has begun.
+    Undecided { generation: u64 },
+    /// The same Redis takes another connection: it has closed the client's (too slow a reader, CLIENT KILL), so the client's is closed.
+    ClosedByRedis,
 }
 
 impl Session {
@@ -364,6 +376,10 @@ impl Recipient for Session {
                 self.wake_if_parked();
             }
             let swallowed = self.swallowed.get();
+            if swallowed > 0 && self.renewal.get() == Renewal::ClosedByRedis {
+                self.give_up();
+                return Flush::NotWanted;
+            }
             if swallowed > 0 {
                 self.swallowed.set(swallowed - 1);
                 return Flush::NotWanted;

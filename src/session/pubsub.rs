@@ -1,5 +1,6 @@
 //! Subscriptions: kept by the session, so that they outlive the connection that they are made on.
 
+use super::Renewal;
 use super::state::{State, Subscriptions};
 use super::task::Task;
 use crate::command::Name;
@@ -168,6 +169,14 @@ impl Task {
     /// Makes the session's subscriptions anew on a fresh dedicated connection, without telling the client again.
     pub(super) fn renew_subscriptions(&mut self) {
         let link = self.dedicated();
+        let generation = link.generation;
+        // A dial that comes up in the generation of the connection that ended reaches the Redis that ended it.
+        let renewal = if self.session.renewal.get() == (Renewal::Undecided { generation }) {
+            Renewal::ClosedByRedis
+        } else {
+            Renewal::AfterOutage
+        };
+        self.session.renewal.set(renewal);
         let (commands, confirmations) = self.state.subscriptions.renewal();
         if self.state.key.protocol == Protocol::Resp2 {
             link.set_passthrough();

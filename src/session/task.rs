@@ -11,7 +11,7 @@ use super::append::Appender;
 use super::output::Output;
 use super::state::{Pinned, State, Transaction, Watch};
 use super::streaming::Streaming;
-use super::{Home, SelectInExec, Session, Settings};
+use super::{Home, Renewal, SelectInExec, Session, Settings};
 use crate::outage::write::StreamIds;
 use crate::resp::Request;
 use crate::resp::scan::{Scan, Scanner};
@@ -98,6 +98,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         parked: Cell::new(false),
         confirmations: Cell::new(0),
         swallowed: Cell::new(0),
+        renewal: Cell::new(Renewal::AfterOutage),
     });
     let mut task = Task {
         session: Rc::clone(&session),
@@ -398,6 +399,9 @@ impl Task {
         }
         // One that is draining still brings replies, but its end is no news of the one that follows it.
         if let Some(link) = self.session.dedicated.take() {
+            self.session.renewal.set(Renewal::Undecided {
+                generation: link.generation,
+            });
             link.disown();
         }
         self.state.blocking = false;
