@@ -11,6 +11,7 @@ pub mod link;
 pub mod local;
 pub mod settings;
 pub mod shared;
+pub mod stall;
 pub mod stats;
 
 pub use driver::again;
