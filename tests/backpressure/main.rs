@@ -180,9 +180,7 @@ fn a_write_behind_a_stuck_client_is_answered_once_that_is_given_up() {
     // While Redis is frozen both get on the lane, in this order.
     rig.redis.stop();
     stuck.write_all(&command(&["GET", "big"])).unwrap();
-    wait_until(DEADLINE, "both are served", || {
-        rig.proxy.status()["clients"] == 6
-    });
+    wait_until(DEADLINE, "both are served", || rig.proxy.status()["clients"] == 6);
     writer.send(&["INCR", "written"]);
     rig.redis.cont();
     assert_eq!(integer(&writer.reply()), 1);
