@@ -99,6 +99,9 @@
 //! - A link's outgoing buffer keeps every request until its reply is there, not until it is written: a dying connection can then say of each
 //!   whether it was sent, and hand back the rest.
 //! - A dead connection is half-closed and read to its end before its requests are judged: a frozen server that wakes answers all.
+//! - Behind a client that does not read, a lane hands the reads of others back to their sessions, which ask elsewhere; writes wait, and after
+//!   `timeouts.command` that client is closed. Alone on its lane it may take its time.
+//! - Subscriptions outlive an outage, not a Redis that closes their connection and takes the next one: that was meant for the client.
 //! - Never `+OK` unchecked: AUTH while down takes only what Redis accepted before or the configuration names.
 //! - Replies come from Redis or [`outage`], bytes in and bytes out: what passes through is framed, never decoded.
 //! - A record stores the effect, not the wish: relative expiries are absolute from acceptance on, in the upstream's time at replay.

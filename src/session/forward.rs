@@ -1,7 +1,6 @@
 //! The upstream is well: every request goes there, over a lane or over the session's dedicated connection.
 
 use std::rc::Rc;
-use std::task::Waker;
 
 use super::blocking::shortened;
 use super::pubsub::{is_subscribed_mode, is_subscription};
@@ -12,7 +11,8 @@ use super::{Home, SelectAwaited, Session};
 use crate::command::{self, Name, Placement};
 use crate::resp::Protocol;
 use crate::upstream::dial;
-use crate::upstream::link::{Fate, Flush, InFlight, Link, LinkKind, Piece, Recipient, Watched};
+use crate::upstream::link::{InFlight, Link, Watched};
+use crate::upstream::stall::Ignored;
 use crate::upstream::stats::Route;
 
 impl Task {
@@ -477,29 +477,4 @@ fn needs_identity(name: Name) -> bool {
             | Name::Psync
             | Name::Replconf
     )
-}
-
-/// Takes replies that nobody waits for.
-pub(super) struct Ignored;
-
-impl Recipient for Ignored {
-    fn reply(&self, _: u64, _: &[u8], _: Piece, _: InFlight) -> Flush {
-        Flush::NotWanted
-    }
-    fn push(&self, _: &[u8], _: Piece) -> Flush {
-        Flush::NotWanted
-    }
-    fn not_executed(&self, _: u64, _: &[u8], _: InFlight) {}
-    fn taken_back(&self, _: u64, _: &[u8], _: InFlight) {}
-    fn judge(&self, _: InFlight) -> Fate {
-        Fate::Neutral
-    }
-    fn lost(&self, _: u64, _: &[u8], _: InFlight, _: Fate) {}
-    fn denied(&self, _: u64, _: &str) {}
-    fn ended(&self) {}
-    fn flush(&self) {}
-    fn has_room(&self, _: LinkKind, _: &Waker) -> bool {
-        true
-    }
-    fn give_up(&self) {}
 }

@@ -2,7 +2,6 @@
 //!
 //! What only the upstream can judge (a password, a database) is judged by a lane's dial while it is there, and by what it judged before while it is not.
 
-use super::forward::Ignored;
 use super::pubsub::is_subscription;
 use super::route::Ask;
 use super::state::{Admission, Pinned, Transaction};
@@ -14,6 +13,7 @@ use crate::resp::{Protocol, Request, write};
 use crate::upstream::dial;
 use crate::upstream::link::{InFlight, LinkKey, LinkState, Watched};
 use crate::upstream::settings::{Credentials, Identity, Secret};
+use crate::upstream::stall::Ignored;
 use crate::upstream::stats::Route;
 
 /// What the upstream says, or would say, of an identity in a database.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::Home;
 use super::Session;
 use super::down::Ruled;
-use super::forward::Ignored;
+
 use super::route::Ask;
 use super::state::{Transaction, Watch};
 use super::task::{Routed, Task};
@@ -19,6 +19,7 @@ use crate::resp::{Protocol, Request, write as reply};
 use crate::upstream::clock::wall_ms;
 use crate::upstream::dial;
 use crate::upstream::link::{InFlight, Watched};
+use crate::upstream::stall::Ignored;
 use crate::upstream::stats::Route;
 
 /// Bytes of queued commands that one transaction may hold.

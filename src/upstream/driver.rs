@@ -14,6 +14,7 @@ use super::link::{Fate, Flush, InFlight, Link, LinkKind, LinkState, Piece, Recip
 use super::local::Local;
 use super::settings::Identity;
 use super::shared::{Shared, Sign};
+use super::stall::Stall;
 use super::stats;
 use crate::breaker::{ClientEffect, ErrorClass, HardSign, Trouble, Unavailable, UpstreamRole};
 use crate::resp::reply::{Found, Kind, Scanner};
@@ -46,7 +47,7 @@ pub(super) async fn drive(link: Rc<Link>, local: Rc<Local>) {
                 input: Vec::new(),
                 flushes: Vec::new(),
                 draining: None,
-                stalled: None,
+                stall: None,
             };
             stats::add(&local.worker().stats.connections, 1);
             let end = std::future::poll_fn(|cx| driver.poll(cx)).await;
@@ -189,8 +190,8 @@ struct Driver {
     /// Who is to be flushed at the end of this turn.
     flushes: Vec<Rc<dyn Recipient>>,
     draining: Option<Pin<Box<Sleep>>>,
-    /// Since when, and for how long yet, a lane waits for a client that does not read.
-    stalled: Option<Pin<Box<Sleep>>>,
+    /// A lane waits, or has waited, for a client that does not read.
+    stall: Option<Stall>,
 }
 
 impl Driver {
@@ -259,25 +260,26 @@ impl Driver {
         }
     }
 
-    /// Whether the one whose reply comes next takes more. Behind one that does not, a lane waits only for so long, and nobody else joins.
+    /// Whether the one whose reply comes next takes more. Nobody joins a lane behind one that does not, and those whose writes wait there wait only
+    /// for so long; alone it may take its time, as on a connection of its own.
     fn has_room(&mut self, cx: &mut Context<'_>) -> bool {
         let next = match self.link.kind {
             LinkKind::Dedicated => self.link.owner.borrow().clone(),
             LinkKind::Lane => self.link.slots.borrow().front().map(|slot| Rc::clone(&slot.recipient)),
         };
         let Some(next) = next.filter(|next| !next.has_room(self.link.kind, cx.waker())) else {
-            self.stalled = None;
             return true;
         };
         if self.link.kind == LinkKind::Dedicated {
             return false;
         }
-        self.link.detached.set(true);
-        let limit = self.local.shared.target.timeouts.command;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
-        if stalled.as_mut().poll(cx).is_ready() {
+        if !self.stall.as_ref().is_some_and(|stall| stall.is_for(&next)) {
+            self.link.detach(&next);
+            self.stall = Some(Stall::new(Rc::clone(&next), self.local.shared.target.timeouts.command));
+        }
+        if self.link.is_shared_with(&next) && self.stall.as_mut().is_some_and(|stall| stall.is_over(cx)) {
             next.give_up();
-            self.stalled = None;
+            self.stall = None;
             return true;
         }
         false
@@ -295,6 +297,9 @@ impl Driver {
                 Ok(read) => read,
                 Err(_) => return Poll::Ready(End::Broken),
             };
+            if let Some(stall) = &mut self.stall {
+                stall.took(read);
+            }
             let taken = self.take(scratch.get(..read).unwrap_or_default());
             drop(scratch);
             for recipient in self.flushes.drain(..) {

@@ -158,3 +158,24 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tcp_connection_has_no_delay_and_is_kept_alive() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let unacknowledged_max = Duration::from_secs(7);
+        set_options(&stream, unacknowledged_max).unwrap();
+        let (reader, _writer) = split_tcp(stream);
+        let Reader::Tcp(half) = reader else { panic!("not TCP") };
+        let socket = SockRef::from(half.as_ref());
+        assert!(socket.tcp_nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(unacknowledged_max));
+    }
+}

@@ -66,7 +66,7 @@ pub trait Recipient {
     fn push(&self, bytes: &[u8], piece: Piece) -> Flush;
     /// The request drew an error that says that it was not executed, and that the upstream is not to be used (LOADING, …).
     fn not_executed(&self, seq: u64, request: &[u8], class: InFlight);
-    /// The request was not sent, not even in part where that part could run.
+    /// The request was not sent, not even in part where that part could run; or it is a read whose reply here is not waited for.
     fn taken_back(&self, seq: u64, request: &[u8], class: InFlight);
     /// Judges a lost request; called in reverse order of sending, before [`Recipient::lost`].
     fn judge(&self, class: InFlight) -> Fate;

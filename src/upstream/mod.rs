@@ -15,6 +15,7 @@ mod pool;
 mod said;
 pub mod settings;
 pub mod shared;
+pub mod stall;
 pub mod stats;
 pub mod tls;
 

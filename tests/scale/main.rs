@@ -16,12 +16,15 @@ mod support;
 use std::time::{Duration, Instant};
 
 use crowd::Crowd;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use support::{Client, DEADLINE, Durability, RedisServer, Settings, Tideover, wait_until};
 
 const SECONDS: u64 = 4;
 const CLIENTS_PER_SECOND: u64 = 500;
 const IDLE_CLIENTS: u64 = 500;
 const IDLE_CLIENT_BYTES_MAX: u64 = 16 << 10;
+/// Dedicated connections that are there before they are needed.
+const SPARES: usize = 2;
 /// What a process may take once more, whatever the number of clients.
 const ONCE_BYTES: u64 = 2 << 20;
 
@@ -68,7 +71,7 @@ fn cpu_of(id: u32) -> Duration {
     TICK * (field(11) + field(12))
 }
 
-/// A neighbour's lane is open, and nothing else: the state to which everything must return.
+/// A neighbour's lane is open, the health connection and the spares, and nothing else: the state to which everything must return.
 fn settled(redis: &RedisServer) -> (Tideover, Client) {
     // The lane of a second would open with its first client.
     let settings = Settings {
@@ -80,9 +83,14 @@ fn settled(redis: &RedisServer) -> (Tideover, Client) {
     proxy.wait_for_mode("healthy", DEADLINE);
     let mut neighbour = proxy.client();
     assert_eq!(neighbour.call(&["SET", "key", "value"]), b"+OK\r\n");
-    wait_until(DEADLINE, "only the neighbour is connected", || {
-        held(redis, &mut proxy).clients == 1
-    });
+    wait_until(
+        DEADLINE,
+        "the neighbour, health, a lane and the spares are connected",
+        || {
+            let held = held(redis, &mut proxy);
+            held.clients == 1 && held.connections == 2 + SPARES
+        },
+    );
     (proxy, neighbour)
 }
 
@@ -159,4 +167,36 @@ fn an_idle_client_costs_little() {
     assert!(silent_bytes.max(used_bytes) <= IDLE_CLIENT_BYTES_MAX);
     assert_eq!(after.connections, before.connections);
     assert_eq!(after.files, before.files);
+}
+
+#[test]
+fn without_a_free_file_new_clients_wait_and_nobody_else_notices() {
+    const FREE: u64 = 10;
+    const CLIENTS: usize = 30;
+    const LOOK: Duration = Duration::from_secs(1);
+    let redis = RedisServer::start(Durability::Memory);
+    let (mut proxy, mut neighbour) = settled(&redis);
+    let files = held(&redis, &mut proxy).files as u64;
+    let id = proxy.process().id();
+    let pid = Pid::from_raw(i32::try_from(id).unwrap());
+    let limit = Rlimit {
+        current: Some(files + FREE),
+        maximum: Some(files + FREE),
+    };
+    prlimit(pid, Resource::Nofile, limit).unwrap();
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| crowd::Plain::connect(&proxy.address())).collect();
+    wait_until(DEADLINE, "an accept has failed", || {
+        proxy.log_text().contains("could not be accepted")
+    });
+    let (before, begin) = (cpu_of(id), Instant::now());
+    while begin.elapsed() < LOOK {
+        assert_eq!(neighbour.call(&["GET", "key"]), b"$5\r\nvalue\r\n");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let cpu = cpu_of(id) - before;
+    assert!(cpu < LOOK / 4, "{cpu:?} of CPU while waiting for a file");
+    let mut last = clients.pop().unwrap();
+    drop(clients);
+    last.set_and_get();
+    assert_eq!(proxy.mode(), "healthy");
 }

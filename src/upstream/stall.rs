@@ -1,0 +1,119 @@
+//! A lane whose next reply is for a client that does not read: those behind it are helped, and it is not waited for without end.
+
+use std::collections::HashSet;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::link::{Fate, Flush, InFlight, Link, LinkKind, Piece, Recipient};
+
+/// A client that takes less than this per `timeouts.command` is given up where others wait behind it.
+const TAKEN_BYTES_MIN: usize = 4 << 20;
+
+/// A wait for one client.
+pub(super) struct Stall {
+    stuck: Rc<dyn Recipient>,
+    limit: Duration,
+    until: Pin<Box<Sleep>>,
+    /// Read for it since `until` was set.
+    taken_bytes: usize,
+}
+
+impl Stall {
+    pub(super) fn new(stuck: Rc<dyn Recipient>, limit: Duration) -> Self {
+        Self {
+            stuck,
+            limit,
+            until: Box::pin(sleep(limit)),
+            taken_bytes: 0,
+        }
+    }
+
+    pub(super) fn is_for(&self, recipient: &Rc<dyn Recipient>) -> bool {
+        address(&self.stuck) == address(recipient)
+    }
+
+    pub(super) fn took(&mut self, bytes: usize) {
+        self.taken_bytes += bytes;
+        if self.taken_bytes >= TAKEN_BYTES_MIN {
+            self.taken_bytes = 0;
+            self.until.as_mut().reset(Instant::now() + self.limit);
+        }
+    }
+
+    pub(super) fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        self.until.as_mut().poll(cx).is_ready()
+    }
+}
+
+impl Link {
+    /// Takes the lane from those who come later, and hands the reads behind `stuck` back to their sessions, which ask elsewhere; the replies that
+    /// still come here are dropped. A read stays where something of its session that is none stays, for the order's sake.
+    pub(super) fn detach(&self, stuck: &Rc<dyn Recipient>) {
+        self.detached.set(true);
+        let ignored: Rc<dyn Recipient> = Rc::new(Ignored);
+        let mut handed_back = Vec::new();
+        {
+            let out = self.out.borrow();
+            let mut slots = self.slots.borrow_mut();
+            let stay: HashSet<*const ()> = slots
+                .iter()
+                .filter(|slot| slot.class != InFlight::Read)
+                .map(|slot| address(&slot.recipient))
+                .chain([address(stuck)])
+                .collect();
+            for slot in slots
+                .iter_mut()
+                .filter(|slot| !stay.contains(&address(&slot.recipient)))
+            {
+                let request = out.request(slot).to_vec();
+                let recipient = std::mem::replace(&mut slot.recipient, Rc::clone(&ignored));
+                handed_back.push((recipient, slot.seq, request));
+            }
+        }
+        for (recipient, seq, request) in handed_back {
+            recipient.taken_back(seq, &request, InFlight::Read);
+        }
+    }
+
+    /// Whether anything of others is in flight behind `stuck`.
+    pub(super) fn is_shared_with(&self, stuck: &Rc<dyn Recipient>) -> bool {
+        self.slots
+            .borrow()
+            .iter()
+            .any(|slot| address(&slot.recipient) != address(stuck) && slot.class != InFlight::Read)
+    }
+}
+
+fn address(recipient: &Rc<dyn Recipient>) -> *const () {
+    Rc::as_ptr(recipient).cast()
+}
+
+/// Takes replies that nobody waits for.
+#[derive(Debug)]
+pub struct Ignored;
+
+impl Recipient for Ignored {
+    fn reply(&self, _: u64, _: &[u8], _: Piece, _: InFlight) -> Flush {
+        Flush::NotWanted
+    }
+    fn push(&self, _: &[u8], _: Piece) -> Flush {
+        Flush::NotWanted
+    }
+    fn not_executed(&self, _: u64, _: &[u8], _: InFlight) {}
+    fn taken_back(&self, _: u64, _: &[u8], _: InFlight) {}
+    fn judge(&self, _: InFlight) -> Fate {
+        Fate::Neutral
+    }
+    fn lost(&self, _: u64, _: &[u8], _: InFlight, _: Fate) {}
+    fn denied(&self, _: u64, _: &str) {}
+    fn ended(&self) {}
+    fn flush(&self) {}
+    fn has_room(&self, _: LinkKind, _: &Waker) -> bool {
+        true
+    }
+    fn give_up(&self) {}
+}
