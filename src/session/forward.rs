@@ -42,11 +42,8 @@ impl Task {
 
     /// Everything but the plain case.
     fn forward_bound(&mut self, ask: &Ask<'_>, placement: Placement) -> Routed {
-        if self.state.blocking {
-            if !self.session.is_settled() {
-                return Routed::Park;
-            }
-            self.state.blocking = false;
+        if self.session.blocking_since.get().is_some() {
+            return Routed::Park;
         }
         // A transaction whose connection died is over only with its EXEC or DISCARD.
         match &self.state.transaction {
@@ -212,7 +209,7 @@ impl Task {
             }
             None => self.send(&link, ask, class, watched),
         }
-        self.state.blocking = blocking;
+        self.session.blocking_since.set(blocking.then(std::time::Instant::now));
         Routed::Done
     }
 

@@ -21,7 +21,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::outage::rules::Rules;
 use crate::resp::scan;
@@ -73,6 +73,8 @@ enum RetryReason {
     NotSent,
     /// A read whose connection died.
     Lost,
+    /// A blocking command whose connection died while Redis had nothing for it: it goes on waiting.
+    Waiting { since: Instant },
     /// It drew LOADING or its like: to be answered as when down.
     NotExecuted,
     /// A read that may not be sent again: to be answered neutrally.
@@ -124,6 +126,8 @@ struct Session {
     /// The newest write that the upstream has answered.
     last_write_answered: Cell<Option<u64>>,
     select_in_exec: Cell<SelectInExec>,
+    /// Since when a blocking command is in flight: nothing is sent behind it.
+    blocking_since: Cell<Option<Instant>>,
     dedicated: RefCell<Option<Rc<Link>>>,
     /// An out-of-band frame whose rest has not come.
     push_part: RefCell<Vec<u8>>,
@@ -179,6 +183,7 @@ impl Session {
     fn settled(&self) {
         if self.in_flight.get() == 0 {
             self.home.set(Home::Nowhere);
+            self.blocking_since.set(None);
         }
         self.wake_if_parked();
     }
@@ -419,6 +424,12 @@ impl Recipient for Session {
             }
             Fate::Neutral => self.retry(seq, request, class, RetryReason::Neutral),
             Fate::Uncertain => {
+                if let Some(since) = self.blocking_since.take()
+                    && since.elapsed() >= ANSWERED_AT_ONCE_MAX
+                {
+                    self.retry(seq, request, class, RetryReason::Waiting { since });
+                    return;
+                }
                 self.answer_uncertain(seq, request);
                 self.landed();
             }
@@ -461,6 +472,8 @@ impl Recipient for Session {
 }
 
 /// An out-of-band frame that comes in pieces is gathered up to this size, so that it can be told what it is.
+/// Redis answers a blocking command at once if there is something for it; one not answered for so long was waiting.
+const ANSWERED_AT_ONCE_MAX: Duration = Duration::from_millis(10);
 const PUSH_GATHERED_BYTES_MAX: usize = 64 << 10;
 /// Replies of a dedicated connection are read on while fewer bytes than this wait for the client.
 const ROOM_BYTES: usize = 256 << 10;
