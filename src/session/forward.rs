@@ -180,6 +180,9 @@ impl Task {
         if !self.take_home(Home::Link(link.id)) {
             return Routed::Park;
         }
+        if placement == Placement::Script {
+            self.note_script(ask);
+        }
         let blocking = ask.spec.is_some_and(|spec| spec.flags.contains(Flags::BLOCKING))
             && !self.in_transaction()
             && placement == Placement::Dedicated;
@@ -211,6 +214,16 @@ impl Task {
         }
         self.session.blocking_since.set(blocking.then(std::time::Instant::now));
         Routed::Done
+    }
+
+    fn note_script(&self, ask: &Ask<'_>) {
+        let scripts = &self.session.local.shared.scripts;
+        match ask.name() {
+            Some(Name::Eval | Name::EvalRo) => scripts.keep(ask.request.arg(1)),
+            Some(Name::ScriptLoad) => scripts.keep(ask.request.arg(2)),
+            Some(Name::ScriptFlush) => scripts.forget(),
+            Some(_) | None => {}
+        }
     }
 
     /// Gives the connection an offset of its own in the replication stream, behind every write that this session had answered.

@@ -9,6 +9,7 @@ pub mod io;
 pub mod known;
 pub mod link;
 pub mod local;
+pub mod scripts;
 pub mod settings;
 pub mod shared;
 pub mod stats;

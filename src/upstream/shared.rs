@@ -9,6 +9,7 @@ use tokio::sync::{Notify, mpsc};
 use super::connections::ConnectionFile;
 use super::dial::Facts;
 use super::known::Known;
+use super::scripts::Scripts;
 use super::settings::{Address, Credentials, Identity, Timeouts};
 use super::stats::WorkerStats;
 
@@ -114,6 +115,7 @@ pub struct Shared {
     pub target: Target,
     pub connections: ConnectionFile,
     pub known: Known,
+    pub scripts: Scripts,
     pub workers: Vec<WorkerShared>,
     /// Odd while journaling. Written by the journal's owner only.
     generation: Arc<AtomicU64>,
@@ -141,6 +143,7 @@ impl Shared {
             target,
             connections,
             known,
+            scripts: Scripts::default(),
             workers: (0..workers).map(|_| WorkerShared::default()).collect(),
             generation,
             mode: AtomicU8::new(Mode::Starting as u8),
