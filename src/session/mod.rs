@@ -424,13 +424,19 @@ impl Recipient for Session {
             }
             Fate::Neutral => self.retry(seq, request, class, RetryReason::Neutral),
             Fate::Uncertain => {
-                if let Some(since) = self.blocking_since.take()
-                    && since.elapsed() >= ANSWERED_AT_ONCE_MAX
-                {
-                    self.retry(seq, request, class, RetryReason::Waiting { since });
-                    return;
+                match self.blocking_since.take() {
+                    Some(since) if since.elapsed() >= ANSWERED_AT_ONCE_MAX => {
+                        self.retry(seq, request, class, RetryReason::Waiting { since });
+                        return;
+                    }
+                    // It may have been given something. An error ends workers that outlive a lost connection, which says the same.
+                    Some(_) => {
+                        stats::add(&self.local.worker().stats.uncertain_answered, 1);
+                        self.dead.set(true);
+                        self.wake();
+                    }
+                    None => self.answer_uncertain(seq, request),
                 }
-                self.answer_uncertain(seq, request);
                 self.landed();
             }
         }
