@@ -11,7 +11,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::load::{self, Load, UNCERTAIN};
-use support::{DEADLINE, Durability, RedisServer, Settings, Tideover, array, command, error_text, shown};
+use support::{DEADLINE, Durability, RedisServer, Settings, Tideover, array, bulk, command, error_text, shown};
 
 /// Long enough for the health connection's PING, sent every second, to be as old as this within twice this.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -165,4 +165,25 @@ fn a_read_caught_in_flight_is_answered_without_an_error() {
     redis.stop();
     let reply = client.call(&["GET", "k"]);
     assert!(reply == b"$-1\r\n" || reply == b"$1\r\nv\r\n", "{}", shown(&reply));
+}
+
+/// A client that was kept connected calls them by their hashes: nothing tells it that Redis has forgotten them.
+#[test]
+fn scripts_are_there_again_after_a_restart_of_redis() {
+    let mut redis = RedisServer::start(Durability::AppendOnly);
+    let proxy = Tideover::healthy(&redis);
+    let mut client = proxy.client();
+    let hash_of = |script: &str| {
+        let reply = redis.client().call(&["SCRIPT", "LOAD", script]);
+        array(&[b"*1\r\n".to_vec(), reply].concat()).remove(0)
+    };
+    let (loaded, evaluated) = (hash_of("return 'loaded'"), hash_of("return 'evaluated'"));
+    client.call(&["SCRIPT", "LOAD", "return 'loaded'"]);
+    client.call(&["EVAL", "return 'evaluated'", "0"]);
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    redis.restart();
+    proxy.wait_for_recovery();
+    assert_eq!(client.call(&["EVALSHA", &loaded, "0"]), bulk("loaded"));
+    assert_eq!(client.call(&["EVALSHA", &evaluated, "0"]), bulk("evaluated"));
 }

@@ -150,7 +150,7 @@ by_name! {
             Msetnx ObjectEncoding ObjectFreq ObjectHelp ObjectIdletime ObjectRefcount Persist Pexpire Pexpireat
             Pexpiretime Pfadd Pfcount Pfmerge Ping Psetex Pttl Publish PubsubChannels PubsubHelp PubsubNumpat
             PubsubNumsub PubsubShardchannels PubsubShardnumsub Randomkey Rename Renamenx Restore Role Rpop
-            Rpoplpush Rpush Rpushx Sadd Scan Scard ScriptExists ScriptHelp ScriptLoad ScriptShow Sdiff
+            Rpoplpush Rpush Rpushx Sadd Scan Scard ScriptExists ScriptHelp ScriptShow Sdiff
             Sdiffstore Set Setbit Setex Setnx Setrange Sinter Sintercard Sinterstore Sismember SlowlogHelp
             Smembers Smismember Smove Sort SortRo Spop Spublish Srandmember Srem Sscan Strlen Substr Sunion
             Sunionstore Time Touch Ttl Type Unlink Xack Xadd Xautoclaim Xclaim Xdel XgroupCreate
@@ -180,7 +180,7 @@ by_name! {
             SlowlogLen SlowlogReset Swapdb Sync Wait Waitaof Xgroup Xinfo;
         SCRIPT =>
             Eval Evalsha EvalshaRo EvalRo Fcall FcallRo FunctionDelete FunctionDump FunctionFlush FunctionList
-            FunctionLoad FunctionRestore ScriptFlush;
+            FunctionLoad FunctionRestore ScriptFlush ScriptLoad;
         Route::DedicatedIfBlocking => Xread Xreadgroup;
     }
 }

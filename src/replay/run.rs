@@ -183,6 +183,7 @@ impl Run<'_> {
             sleep(Duration::from_millis(fastrand::u64(0..=delay_ms))).await;
         }
         self.review().await?;
+        self.load_scripts().await?;
         let mut after_seq = self.acked_seq;
         loop {
             let letters = ask(|reply| owner.dead_letters(after_seq, 1024, reply))
@@ -192,6 +193,15 @@ impl Run<'_> {
             after_seq = last.seq;
             self.dead.extend(letters.iter().map(|letter| letter.seq));
         }
+    }
+
+    /// An upstream that restarted has no scripts; one that did not has them already. What it refuses, it refused the client.
+    async fn load_scripts(&mut self) -> Result<(), Stop> {
+        let (loads, count) = self.replay.shared.scripts.loads();
+        if count > 0 {
+            self.url.ask(&loads, count).await?;
+        }
+        Ok(())
     }
 
     async fn stopped(&mut self, stop: Stop) -> Result<(), Trouble> {

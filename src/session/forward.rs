@@ -58,11 +58,8 @@ impl Task {
                 link.end_passthrough();
             }
         }
-        if self.state.blocking {
-            if !self.session.is_settled() {
-                return Routed::Park;
-            }
-            self.state.blocking = false;
+        if self.session.blocking_since.get().is_some() {
+            return Routed::Park;
         }
         // A transaction whose connection died is over only with its EXEC or DISCARD.
         match &self.state.transaction {
@@ -218,6 +215,9 @@ impl Task {
         if !self.take_home(Home::Link(link.id)) {
             return Routed::Park;
         }
+        if placement == Placement::Script {
+            self.note_script(ask);
+        }
         let blocking = ask.is_blocking() && !self.in_transaction() && placement == Placement::Dedicated;
         let unwatched = blocking
             || placement == Placement::Script
@@ -254,8 +254,18 @@ impl Task {
             }
             None => self.send(&link, ask, class, watched),
         }
-        self.state.blocking = blocking;
+        self.session.blocking_since.set(blocking.then(std::time::Instant::now));
         Routed::Done
+    }
+
+    fn note_script(&self, ask: &Ask<'_>) {
+        let scripts = &self.session.local.shared.scripts;
+        match ask.name() {
+            Some(Name::Eval | Name::EvalRo) => scripts.keep(ask.request.arg(1)),
+            Some(Name::ScriptLoad) => scripts.keep(ask.request.arg(2)),
+            Some(Name::ScriptFlush) => scripts.forget(),
+            Some(_) | None => {}
+        }
     }
 
     /// Gives the connection an offset of its own in the replication stream, behind every write that this session had answered.

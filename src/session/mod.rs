@@ -23,7 +23,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::outage::rules::Rules;
 use crate::resp::scan;
@@ -76,6 +76,8 @@ enum RetryReason {
     NotSent,
     /// A read whose connection died.
     Lost,
+    /// A blocking command whose connection died while Redis had nothing for it: it goes on waiting.
+    Waiting { since: Instant },
     /// It drew LOADING or its like: to be answered as when down.
     NotExecuted,
     /// A read that may not be sent again: to be answered neutrally.
@@ -127,6 +129,8 @@ struct Session {
     /// The newest write that the upstream has answered.
     last_write_answered: Cell<Option<u64>>,
     select_awaited: Cell<SelectAwaited>,
+    /// Since when a blocking command is in flight: nothing is sent behind it.
+    blocking_since: Cell<Option<Instant>>,
     dedicated: RefCell<Option<Rc<Link>>>,
     /// An out-of-band frame whose rest has not come.
     push_part: RefCell<Vec<u8>>,
@@ -185,6 +189,7 @@ impl Session {
     fn settled(&self) {
         if self.in_flight.get() == 0 {
             self.home.set(Home::Nowhere);
+            self.blocking_since.set(None);
         }
         self.wake_if_parked();
     }
@@ -441,7 +446,19 @@ impl Recipient for Session {
             }
             Fate::Neutral => self.retry(seq, request, class, RetryReason::Neutral),
             Fate::Uncertain => {
-                self.answer_uncertain(seq, request);
+                match self.blocking_since.take() {
+                    Some(since) if self.local.shared.answered_after(since + ANSWERED_AT_ONCE_MAX) => {
+                        self.retry(seq, request, class, RetryReason::Waiting { since });
+                        return;
+                    }
+                    // It may have been given something. An error ends workers that outlive a lost connection, which says the same.
+                    Some(_) => {
+                        stats::add(&self.local.worker().stats.uncertain_answered, 1);
+                        self.dead.set(true);
+                        self.wake();
+                    }
+                    None => self.answer_uncertain(seq, request),
+                }
                 self.landed();
             }
         }
@@ -482,6 +499,8 @@ impl Recipient for Session {
     }
 }
 
+/// What a blocking command may take to reach Redis, which answers it at once if there is something for it.
+const ANSWERED_AT_ONCE_MAX: Duration = Duration::from_millis(10);
 /// An out-of-band frame that comes in pieces is gathered up to this size, so that it can be told what it is.
 const PUSH_GATHERED_BYTES_MAX: usize = 64 << 10;
 /// Replies of a dedicated connection are read on while fewer bytes than this wait for the client.

@@ -160,15 +160,22 @@ impl Task {
         if !self.is_forwarding() {
             self.session.taken_back_since.set(None);
         }
+        if let RetryReason::Waiting { since } = retry.reason {
+            self.held_since(since);
+        }
         match retry.reason {
             _ if retry.class == InFlight::Queued => self.down(&ask),
             RetryReason::Neutral => self.down(&ask),
             // The breaker is CLOSED, for others are served, but no connection comes up for this session (maxclients).
             RetryReason::NotSent if self.is_forwarding() && self.is_taken_back_for_long() => self.refuse(&ask),
-            RetryReason::NotSent | RetryReason::Lost if self.is_forwarding() && !is_transactional(ask.name()) => {
+            RetryReason::NotSent | RetryReason::Lost | RetryReason::Waiting { .. }
+                if self.is_forwarding() && !is_transactional(ask.name()) =>
+            {
                 self.forward(&ask)
             }
-            RetryReason::NotSent | RetryReason::Lost if self.is_forwarding() => self.refuse(&ask),
+            RetryReason::NotSent | RetryReason::Lost | RetryReason::Waiting { .. } if self.is_forwarding() => {
+                self.refuse(&ask)
+            }
             // The breaker is about to open; should it not, the command is answered as when down all the same.
             RetryReason::NotExecuted if self.is_forwarding() => {
                 let limit = self.session.local.shared.target.hold_timeout;
@@ -189,7 +196,9 @@ impl Task {
             {
                 self.refuse(&ask)
             }
-            RetryReason::NotSent | RetryReason::Lost | RetryReason::NotExecuted => self.not_closed(&ask),
+            RetryReason::NotSent | RetryReason::Lost | RetryReason::Waiting { .. } | RetryReason::NotExecuted => {
+                self.not_closed(&ask)
+            }
         }
     }
 

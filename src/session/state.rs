@@ -24,8 +24,6 @@ pub(super) struct State {
     pub(super) unconfirmed: Option<Unconfirmed>,
     /// The dedicated connection is the session's for good: its identity has been asked for, or it tracks, or monitors.
     pub(super) pinned: Pinned,
-    /// A blocking command is in flight: nothing is sent behind it.
-    pub(super) blocking: bool,
     pub(super) admission: Admission,
 }
 
@@ -110,7 +108,6 @@ impl State {
             subscriptions: Subscriptions::default(),
             unconfirmed: None,
             pinned: Pinned::No,
-            blocking: false,
             admission: client_password.map_or(Admission::Granted, |_| Admission::Owed),
         }
     }

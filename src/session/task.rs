@@ -93,6 +93,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         write_behind: Cell::new(false),
         append_generation: Cell::new(0),
         taken_back_since: Cell::new(None),
+        blocking_since: Cell::new(None),
         last_write_answered: Cell::new(None),
         select_awaited: Cell::new(SelectAwaited::None),
         push_part: RefCell::default(),
@@ -214,7 +215,7 @@ impl Task {
             Closing::No => {
                 self.end_of_input
                     && (session.is_answered() && !session.parked.get()
-                        || self.state.blocking && session.in_flight.get() <= 1
+                        || session.blocking_since.get().is_some() && session.in_flight.get() <= 1
                         || self.held.is_some()
                         // The rest of it will not come.
                         || self.streaming.is_some() && !session.parked.get())
@@ -329,6 +330,12 @@ impl Task {
         held.sleep = None;
     }
 
+    /// A request has been waiting elsewhere before.
+    pub(super) fn held_since(&mut self, since: std::time::Instant) {
+        let since = Instant::from_std(since);
+        self.held.get_or_insert(Held { since, sleep: None });
+    }
+
     /// How long the request has been waiting.
     pub(super) fn held_for(&self) -> Option<std::time::Duration> {
         self.held.as_ref().map(|held| held.since.elapsed())
@@ -434,7 +441,6 @@ impl Task {
             is_missed &= link.generation == self.session.local.generation();
             link.disown();
         }
-        self.state.blocking = false;
         if matches!(self.state.transaction, Transaction::Upstream) {
             self.state.transaction = Transaction::Cut;
         }

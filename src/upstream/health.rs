@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::clock::mono_ms;
 use super::dial::{
     Conversation, DialError, Facts, Handshake, Opener, Role, command, connect_bare, dial_counted, error_text, value_of,
 };
@@ -305,12 +306,14 @@ impl<E: Edges> Health<E> {
             }
         }
         let mut conversation = health.take()?;
+        let sent_ms = mono_ms();
         if conversation.send(&command(&["PING"])).await.is_err() {
             return self.sign(Sign::Reset);
         }
         match self.pinged(&mut conversation).await {
             Pinged::Answered(Ok(reply)) => {
                 self.pulse.heard_at = self.now();
+                self.shared.set_answered(sent_ms);
                 *health = Some(conversation);
                 let trouble = error_text(&reply).and_then(|text| unusable(&text));
                 trouble.and_then(|trouble| self.failed(trouble))

@@ -13,6 +13,7 @@ pub mod link;
 pub mod local;
 mod pool;
 mod said;
+pub mod scripts;
 pub mod settings;
 pub mod shared;
 pub mod stall;

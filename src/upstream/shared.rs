@@ -2,14 +2,16 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
+use super::clock::mono_ms;
 use super::connections::ConnectionFile;
 use super::dial::Facts;
 use super::known::Known;
 use super::learn::LearnedSlot;
+use super::scripts::Scripts;
 use super::settings::{Address, Credentials, Identity, Timeouts};
 use super::stats::WorkerStats;
 
@@ -116,12 +118,15 @@ pub struct Shared {
     pub connections: ConnectionFile,
     pub known: Known,
     pub learned: LearnedSlot,
+    pub scripts: Scripts,
     pub workers: Vec<WorkerShared>,
     /// Odd while journaling. Written by the journal's owner only.
     generation: Arc<AtomicU64>,
     mode: AtomicU8,
     facts: Mutex<Facts>,
     last_error: Mutex<Option<String>>,
+    /// When the newest PING of the health owner that has been answered was sent: on our monotonic clock, 0 for never.
+    answered_ms: AtomicU64,
     signs: mpsc::Sender<Sign>,
     /// The upstream answers only to those who authenticate, and the URL has no credentials.
     password_owed: std::sync::atomic::AtomicBool,
@@ -144,11 +149,13 @@ impl Shared {
             connections,
             known,
             learned: LearnedSlot::default(),
+            scripts: Scripts::default(),
             workers: (0..workers).map(|_| WorkerShared::default()).collect(),
             generation,
             mode: AtomicU8::new(Mode::Starting as u8),
             facts: Mutex::default(),
             last_error: Mutex::default(),
+            answered_ms: AtomicU64::new(0),
             signs,
             password_owed: password_owed.into(),
         };
@@ -209,6 +216,18 @@ impl Shared {
             known.version.clone_from(&facts.version);
             known.mode.clone_from(&facts.mode);
         }
+    }
+
+    /// The upstream has answered what was asked at `sent_ms`.
+    pub fn set_answered(&self, sent_ms: u64) {
+        self.answered_ms.store(sent_ms, Ordering::Relaxed);
+    }
+
+    /// Whether the upstream has answered something that was asked after `instant`: what was asked before has been executed.
+    #[must_use]
+    pub fn answered_after(&self, instant: Instant) -> bool {
+        let ago_ms = mono_ms().saturating_sub(self.answered_ms.load(Ordering::Relaxed));
+        instant.elapsed() > Duration::from_millis(ago_ms)
     }
 
     /// The newest trouble, for people; nothing while all is well.

@@ -1,0 +1,121 @@
+"""Celery, broker and result backend: `celery_check.py PORT` starts a worker on this very module and gives it work."""
+
+import contextlib
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import celery
+import celery.exceptions
+import redis
+from report import ask, check, check_that, guarded
+
+URL = f"redis://127.0.0.1:{os.environ.get('CELERY_CHECK_PORT') or sys.argv[1]}"
+DEADLINE_S = 20
+
+app = celery.Celery("celery_check", broker=f"{URL}/5", backend=f"{URL}/6")
+app.conf.update(
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={"visibility_timeout": 30},
+    result_expires=600,
+    task_track_started=True,
+)
+
+
+@app.task
+def add(a, b):
+    return a + b
+
+
+@app.task
+def total(numbers):
+    return sum(numbers)
+
+
+@app.task(bind=True, max_retries=3)
+def third_time(self):
+    if self.request.retries < 2:
+        raise self.retry(countdown=0.1)
+    return self.request.retries
+
+
+@app.task
+def fail():
+    raise ValueError("on purpose")
+
+
+@contextlib.contextmanager
+def worker():
+    command = [sys.executable, "-m", "celery", "-A", "celery_check", "worker", "--concurrency=2", "--loglevel=CRITICAL"]
+    env = {**os.environ, "CELERY_CHECK_PORT": sys.argv[1]}
+    process = subprocess.Popen(command, cwd=pathlib.Path(__file__).parent, env=env, stdout=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(DEADLINE_S)
+
+
+def pinged():
+    return [answer for answers in app.control.ping(timeout=0.5, limit=1) for answer in answers.values()]
+
+
+def wait_for_worker():
+    end = time.monotonic() + DEADLINE_S
+    while not pinged() and time.monotonic() < end:
+        pass
+
+
+def got(result):
+    return result.get(timeout=DEADLINE_S)
+
+
+def work(when):
+    check(f"{when}: task", got(add.delay(1, 2)), 3)
+    check(f"{when}: chain", got(celery.chain(add.s(1, 2), add.s(3), add.s(4))()), 10)
+    check(f"{when}: group", got(celery.group(add.s(n, n) for n in range(10))()), [2 * n for n in range(10)])
+    check(f"{when}: chord", got(celery.chord((add.s(n, n) for n in range(10)), total.s())()), 90)
+    began = time.monotonic()
+    check(f"{when}: countdown", got(add.apply_async((1, 1), countdown=1)), 2)
+    check_that(f"{when}: countdown was waited for", time.monotonic() - began > 0.9, time.monotonic() - began)
+    check(f"{when}: retry", got(third_time.delay()), 2)
+    failed = fail.delay()
+    try:
+        check_that(f"{when}: failure", False, got(failed))
+    except ValueError as error:
+        check(f"{when}: failure", (str(error), failed.state), ("on purpose", "FAILURE"))
+    done = add.delay(4, 4)
+    check(f"{when}: result", got(done), 8)
+    ttl = app.backend.client.ttl(app.backend.get_key_for_task(done.id))
+    check_that(f"{when}: result expires", 0 < ttl <= 600, ttl)
+    done.forget()
+    check(f"{when}: forgotten", app.AsyncResult(done.id).state, "PENDING")
+    check(f"{when}: inspect ping", pinged(), [{"ok": "pong"}])
+    revoked = add.apply_async((1, 1), countdown=2)
+    app.control.revoke(revoked.id, reply=True, timeout=1, limit=1)
+    try:
+        check_that(f"{when}: revoke", False, got(revoked))
+    except celery.exceptions.TaskRevokedError:
+        check(f"{when}: revoke", revoked.state, "REVOKED")
+    registered = app.control.inspect(timeout=0.5, limit=1).registered() or {}
+    check(f"{when}: inspect registered", sum(("celery_check.add" in names) for names in registered.values()), 1)
+
+
+def main():
+    redis.Redis.from_url(URL).flushall()
+    with worker() as process:
+        wait_for_worker()
+        work("before")
+        ask("down")
+        during = add.delay(20, 22)
+        ask("up")
+        check("asked for while down", got(during), 42)
+        wait_for_worker()
+        work("after")
+        check("the worker lives", process.poll(), None)
+
+
+if __name__ == "__main__":
+    guarded(main)
