@@ -12,6 +12,7 @@ use super::health::unusable;
 use super::io::{Reader, Writer};
 use super::link::{Fate, Flush, InFlight, Link, LinkKind, LinkState, Piece, Recipient, Slot};
 use super::local::Local;
+use super::local::wake_after_others;
 use super::settings::Identity;
 use super::shared::{Shared, Sign};
 use super::stall::Stall;
@@ -309,7 +310,7 @@ impl Driver {
                 return Poll::Ready(End::NotResp);
             }
         }
-        cx.waker().wake_by_ref();
+        wake_after_others(cx.waker());
         Poll::Pending
     }
 
