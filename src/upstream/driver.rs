@@ -10,7 +10,7 @@ use super::connections::Ticket;
 use super::dial::{DialError, Dialled, Facts, Handshake, Opener, Role, dial_counted};
 use super::health::unusable;
 use super::io::{Reader, Writer};
-use super::link::{Fate, Flush, InFlight, Link, LinkKind, LinkState, Piece, Recipient, Slot};
+use super::link::{Fate, Flush, Link, LinkKind, LinkState, Piece, Recipient, Slot};
 use super::local::Local;
 use super::local::wake_after_others;
 use super::settings::Identity;
@@ -494,14 +494,4 @@ fn is_debug(request: &[u8]) -> bool {
     request
         .get(count_len..count_len + NAME.len())
         .is_some_and(|name| name.eq_ignore_ascii_case(NAME))
-}
-
-/// A read that has been sent again is not sent a third time.
-#[must_use]
-pub fn again(class: InFlight) -> InFlight {
-    match class {
-        InFlight::Read | InFlight::ReadAgain => InFlight::ReadAgain,
-        InFlight::Write => InFlight::Write,
-        InFlight::Queued => InFlight::Queued,
-    }
 }
