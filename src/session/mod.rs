@@ -30,7 +30,7 @@ use crate::resp::scan;
 use crate::upstream::again;
 use crate::upstream::io::Writer;
 use crate::upstream::link::{Fate, Flush, InFlight, Link, LinkKind, Piece, Recipient};
-use crate::upstream::local::Local;
+use crate::upstream::local::{Local, wake_after_others};
 use crate::upstream::settings::Secret;
 use crate::upstream::stats;
 
@@ -247,7 +247,7 @@ impl Session {
                 Ok(written) => {
                     output.wrote(written);
                     if let Some(waker) = self.room_waker.take() {
-                        waker.wake();
+                        wake_after_others(&waker);
                     }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
@@ -476,8 +476,11 @@ impl Recipient for Session {
 
     fn flush(&self) {
         self.write();
-        if self.dedicated.borrow().is_some() {
-            self.wake_if_parked();
+        if self.dedicated.borrow().is_some()
+            && self.parked.get()
+            && let Some(waker) = self.waker.borrow().as_ref()
+        {
+            wake_after_others(waker);
         }
     }
 

@@ -18,10 +18,13 @@ use crate::resp::Request;
 use crate::resp::scan::{Asker, Limits, Scan, Scanner};
 use crate::upstream::io::{Reader, Writer};
 use crate::upstream::link::Link;
+use crate::upstream::local::wake_after_others;
 use crate::upstream::stats;
 
 /// Requests are read on while a session waits, up to this: enough to see that the client is gone.
 const INPUT_WAITING_BYTES_MAX: usize = 64 << 10;
+/// Reads of one client before others get their turn.
+const READS_PER_TURN: usize = 8;
 /// Capacity that an idle client keeps.
 const INPUT_KEPT_BYTES: usize = 4 << 10;
 
@@ -139,6 +142,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
 impl Task {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.register(cx);
+        let mut reads = 0;
         loop {
             if self.session.dead.get() {
                 return Poll::Ready(());
@@ -169,9 +173,14 @@ impl Task {
                 self.session.parked.set(true);
                 return self.idle(cx);
             }
+            if reads == READS_PER_TURN {
+                wake_after_others(cx.waker());
+                return self.idle(cx);
+            }
             if self.read(cx).is_pending() {
                 return self.idle(cx);
             }
+            reads += 1;
         }
     }
 

@@ -10,8 +10,9 @@ use super::connections::Ticket;
 use super::dial::{DialError, Dialled, Facts, Handshake, Opener, Role, dial_counted};
 use super::health::unusable;
 use super::io::{Reader, Writer};
-use super::link::{Fate, Flush, InFlight, Link, LinkKind, LinkState, Piece, Recipient, Slot};
+use super::link::{Fate, Flush, Link, LinkKind, LinkState, Piece, Recipient, Slot};
 use super::local::Local;
+use super::local::wake_after_others;
 use super::settings::Identity;
 use super::shared::{Shared, Sign};
 use super::stall::Stall;
@@ -309,7 +310,7 @@ impl Driver {
                 return Poll::Ready(End::NotResp);
             }
         }
-        cx.waker().wake_by_ref();
+        wake_after_others(cx.waker());
         Poll::Pending
     }
 
@@ -493,14 +494,4 @@ fn is_debug(request: &[u8]) -> bool {
     request
         .get(count_len..count_len + NAME.len())
         .is_some_and(|name| name.eq_ignore_ascii_case(NAME))
-}
-
-/// A read that has been sent again is not sent a third time.
-#[must_use]
-pub fn again(class: InFlight) -> InFlight {
-    match class {
-        InFlight::Read | InFlight::ReadAgain => InFlight::ReadAgain,
-        InFlight::Write => InFlight::Write,
-        InFlight::Queued => InFlight::Queued,
-    }
 }

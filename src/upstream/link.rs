@@ -442,3 +442,13 @@ impl From<crate::command::InFlight> for InFlight {
         }
     }
 }
+
+/// A read that has been sent again is not sent a third time.
+#[must_use]
+pub fn again(class: InFlight) -> InFlight {
+    match class {
+        InFlight::Read | InFlight::ReadAgain => InFlight::ReadAgain,
+        InFlight::Write => InFlight::Write,
+        InFlight::Queued => InFlight::Queued,
+    }
+}

@@ -1,9 +1,10 @@
 //! One worker's part of one upstream: its lanes, its dedicated connections, and the generation that it has confirmed.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use super::driver;
@@ -324,4 +325,11 @@ impl Local {
             .unwrap_or(0);
         Duration::from_micros(u64::from(oldest_us))
     }
+}
+
+/// Wakes a task after the next look at the sockets: one that moves much must not come first again and again.
+pub fn wake_after_others(waker: &Waker) {
+    let turn = std::pin::pin!(tokio::task::yield_now());
+    // Pending, always: it is asked for the first time.
+    let _ = turn.poll(&mut Context::from_waker(waker));
 }

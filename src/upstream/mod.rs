@@ -20,7 +20,7 @@ pub mod stall;
 pub mod stats;
 pub mod tls;
 
-pub use driver::again;
+pub use link::again;
 
 #[cfg(test)]
 mod tests;

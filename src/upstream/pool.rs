@@ -38,6 +38,8 @@ struct Idle {
 struct Wanted {
     key: LinkKey,
     at: Instant,
+    /// When one was needed that had served nobody.
+    fresh_at: Option<Instant>,
     /// No spare is dialled before.
     not_before: Instant,
 }
@@ -54,6 +56,7 @@ impl Pool {
         let wanted = Wanted {
             key: start,
             at: now,
+            fresh_at: None,
             not_before: now,
         };
         Self {
@@ -64,7 +67,7 @@ impl Pool {
 
     /// A connection for a session: rather one that is up, and the one used last. Notes that the key is needed.
     pub(super) fn take(&mut self, key: &LinkKey, before: Before, now: Instant) -> Option<Rc<Link>> {
-        self.want(key, now);
+        self.want(key, before, now);
         self.idle.retain(|idle| idle.link.is_reusable());
         let fits = |link: &Link| link.key == *key && (before == Before::Anybody || !link.has_served.get());
         let (at, _) = self
@@ -76,9 +79,11 @@ impl Pool {
         Some(self.idle.remove(at).link)
     }
 
-    fn want(&mut self, key: &LinkKey, now: Instant) {
+    fn want(&mut self, key: &LinkKey, before: Before, now: Instant) {
+        let fresh_at = (before == Before::Nobody).then_some(now);
         if let Some(wanted) = self.wanted.iter_mut().find(|wanted| wanted.key == *key) {
             wanted.at = now;
+            wanted.fresh_at = fresh_at.or(wanted.fresh_at);
             return;
         }
         if self.wanted.len() >= KEYS_MAX
@@ -94,6 +99,7 @@ impl Pool {
         self.wanted.push(Wanted {
             key: key.clone(),
             at: now,
+            fresh_at,
             not_before: now,
         });
     }
@@ -112,7 +118,10 @@ impl Pool {
     pub(super) fn missing(&self, now: Instant) -> Vec<LinkKey> {
         let mut missing = Vec::new();
         for wanted in self.wanted.iter().filter(|wanted| wanted.not_before <= now) {
-            let have = self.idle.iter().filter(|idle| idle.link.key == wanted.key).count();
+            // Where fresh ones are needed, those that have served are no spares.
+            let is_fresh_needed = wanted.fresh_at.is_some_and(|at| !is_old(at, now));
+            let is_spare = |link: &Link| link.key == wanted.key && !(is_fresh_needed && link.has_served.get());
+            let have = self.idle.iter().filter(|idle| is_spare(&idle.link)).count();
             missing.extend(std::iter::repeat_n(wanted.key.clone(), SPARES.saturating_sub(have)));
         }
         missing.truncate(IDLE_MAX - self.idle.len().min(IDLE_MAX));
@@ -121,21 +130,21 @@ impl Pool {
 
     /// Takes out what nobody has used for a minute, but for the spares of keys in use; forgets keys that are not any more.
     pub(super) fn expired(&mut self, now: Instant) -> Vec<Rc<Link>> {
-        let is_old = |at: Instant| now.saturating_duration_since(at) >= REMEMBERED;
         let mut is_start = true;
         self.wanted
-            .retain(|wanted| std::mem::take(&mut is_start) || !is_old(wanted.at));
+            .retain(|wanted| std::mem::take(&mut is_start) || !is_old(wanted.at, now));
         let mut expired = Vec::new();
         let mut at = 0;
         while let Some(idle) = self.idle.get(at) {
             let key = &idle.link.key;
-            let have = self.idle.iter().filter(|other| other.link.key == *key).count();
+            let is_alike = |other: &Link| other.key == *key && other.has_served.get() == idle.link.has_served.get();
+            let have = self.idle.iter().filter(|other| is_alike(&other.link)).count();
             let keep = if self.wanted.iter().any(|wanted| wanted.key == *key) {
                 SPARES
             } else {
                 0
             };
-            if have > keep && is_old(idle.since) {
+            if have > keep && is_old(idle.since, now) {
                 expired.push(self.idle.remove(at).link);
             } else {
                 at += 1;
@@ -171,6 +180,10 @@ impl Pool {
     pub(super) fn clear(&mut self) {
         self.idle.clear();
     }
+}
+
+fn is_old(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) >= REMEMBERED
 }
 
 #[cfg(test)]
@@ -234,6 +247,22 @@ mod tests {
         pool.put(&fresh, now);
         let taken = pool.take(&key(0), Before::Anybody, now).unwrap();
         assert!(Rc::ptr_eq(&taken, &used));
+    }
+
+    #[test]
+    fn where_fresh_ones_are_needed_those_that_served_are_no_spares() {
+        let (mut pool, now) = pool();
+        for _ in 0..SPARES {
+            let used = link(0);
+            used.has_served.set(true);
+            pool.put(&used, now);
+        }
+        assert_eq!(fill(&mut pool, now), 0);
+        assert!(pool.take(&key(0), Before::Nobody, now).is_none());
+        assert_eq!(fill(&mut pool, now), SPARES);
+        assert!(pool.take(&key(0), Before::Nobody, now).is_some());
+        assert_eq!(fill(&mut pool, now), 1);
+        assert!(pool.expired(now + REMEMBERED).is_empty(), "a few of each kind are kept");
     }
 
     #[test]
