@@ -135,9 +135,15 @@ fn read(side: &mut Client, read: &Read) -> Vec<u8> {
         Read::Frames(count) => (*count, &b"<closed>"[..]),
     };
     let mut all = Vec::new();
-    for _ in 0..frames_max {
+    let mut frames = 0;
+    while frames < frames_max {
         match side.try_reply() {
-            Ok(frame) => all.extend(frame),
+            // MONITOR shows whatever others do, and begins with the time.
+            Ok(frame) if frame.starts_with(b"+") && frame[1].is_ascii_digit() => {}
+            Ok(frame) => {
+                frames += 1;
+                all.extend(frame);
+            }
             Err(error) => {
                 let is_closed = matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset);
                 all.extend_from_slice(if is_closed { at_end } else { SILENT });
