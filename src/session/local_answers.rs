@@ -1,6 +1,6 @@
 //! What a client asks about the server, or about itself, while the upstream is down: answered plausibly, as the upstream last said.
 
-use super::handshake::ASSUMED_VERSION;
+use super::hello::ASSUMED_VERSION;
 use super::route::Ask;
 use super::task::{Routed, Task};
 use crate::command::{Flags, KeySpec, Name, Spec, TABLE};

@@ -9,6 +9,7 @@ mod credentials;
 mod down;
 mod forward;
 mod handshake;
+mod hello;
 mod inquiry;
 mod local_answers;
 mod output;

@@ -11,7 +11,6 @@
 //! a* 2 SMEMBERS s    sends, reads two frames, whose parts may be in any order
 //! ```
 //!
-//! `{sha}` and the like do not exist: what a line says is all that is sent.
 
 use std::io::ErrorKind;
 
