@@ -35,7 +35,7 @@ impl Task {
         // What belongs to a transaction that was cut, or would end one, is not to be taken for a command of its own.
         match ask.came_back {
             Some((_, crate::upstream::link::InFlight::Queued)) => {
-                return self.answer(ask, super::stand_in(ask.request.frame()), Route::Local);
+                return self.answer(ask, super::recipient::stand_in(ask.request.frame()), Route::Local);
             }
             Some(_) if is_transactional(ask.name()) => return self.refuse(ask),
             Some(_) | None => {}

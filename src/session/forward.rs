@@ -7,7 +7,7 @@ use super::pubsub::{is_subscribed_mode, is_subscription};
 use super::route::Ask;
 use super::state::{Pinned, Transaction, Unconfirmed, Watch};
 use super::task::{Routed, Task};
-use super::{Home, SelectAwaited, Session};
+use super::{Blocking, Home, SelectAwaited, Session};
 use crate::command::{self, Name, Placement};
 use crate::resp::Protocol;
 use crate::upstream::dial;
@@ -58,7 +58,7 @@ impl Task {
                 link.end_passthrough();
             }
         }
-        if self.session.blocking_since.get().is_some() {
+        if self.session.blocking.get().is_some() {
             return Routed::Park;
         }
         // A transaction whose connection died is over only with its EXEC or DISCARD.
@@ -129,7 +129,7 @@ impl Task {
     }
 
     #[inline]
-    pub(super) fn send(&self, link: &Link, ask: &Ask<'_>, class: InFlight, watched: Watched) {
+    pub(super) fn send(&self, link: &Link, ask: &Ask<'_>, class: InFlight, watched: Watched) -> u64 {
         let session = &self.session;
         session.local.worker().stats.routed(Route::Forwarded);
         session.in_flight.set(session.in_flight.get() + 1);
@@ -143,6 +143,7 @@ impl Task {
             watched,
             session.local.turn.now_us(),
         );
+        seq
     }
 
     /// The session's dedicated connection, from the pool or dialled.
@@ -241,7 +242,7 @@ impl Task {
             link.alter();
         }
         let watched = if unwatched { Watched::No } else { Watched::Yes };
-        match self
+        let seq = match self
             .held_for()
             .and_then(|waited| blocking.then(|| shortened(&ask.request, waited)).flatten())
         {
@@ -250,11 +251,12 @@ impl Task {
                     request: shorter.as_request(),
                     ..*ask
                 };
-                self.send(&link, &shorter, class, watched);
+                self.send(&link, &shorter, class, watched)
             }
             None => self.send(&link, ask, class, watched),
-        }
-        self.session.blocking_since.set(blocking.then(std::time::Instant::now));
+        };
+        let since = std::time::Instant::now();
+        self.session.blocking.set(blocking.then_some(Blocking { seq, since }));
         Routed::Done
     }
 

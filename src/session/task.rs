@@ -96,7 +96,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         write_behind: Cell::new(false),
         append_generation: Cell::new(0),
         taken_back_since: Cell::new(None),
-        blocking_since: Cell::new(None),
+        blocking: Cell::new(None),
         last_write_answered: Cell::new(None),
         select_awaited: Cell::new(SelectAwaited::None),
         push_part: RefCell::default(),
@@ -224,7 +224,7 @@ impl Task {
             Closing::No => {
                 self.end_of_input
                     && (session.is_answered() && !session.parked.get()
-                        || session.blocking_since.get().is_some() && session.in_flight.get() <= 1
+                        || session.blocking.get().is_some() && session.in_flight.get() <= 1
                         || self.held.is_some()
                         // The rest of it will not come.
                         || self.streaming.is_some() && !session.parked.get())
@@ -238,7 +238,7 @@ impl Task {
         self.end_of_input
             || self.closing != Closing::No
             || (self.session.parked.get() && self.input.len() >= INPUT_WAITING_BYTES_MAX)
-            || self.session.output.borrow().waiting_bytes() > super::ROOM_BYTES
+            || self.session.output.borrow().waiting_bytes() > super::recipient::ROOM_BYTES
     }
 
     /// One read; what it brings is routed at once, from the buffer that it was read into.

@@ -1,0 +1,193 @@
+//! What connections tell a session: replies, pushes, and what became of requests whose connection died.
+
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::{Blocking, RetryReason, Session, command_name, pubsub};
+use crate::upstream::again;
+use crate::upstream::link::{Fate, Flush, InFlight, LinkKind, Piece, Recipient};
+use crate::upstream::local::wake_after_others;
+use crate::upstream::stats;
+
+/// What a blocking command may take to reach Redis, which answers it at once if there is something for it.
+const ANSWERED_AT_ONCE_MAX: Duration = Duration::from_millis(10);
+/// An out-of-band frame that comes in pieces is gathered up to this size, so that it can be told what it is.
+const PUSH_GATHERED_BYTES_MAX: usize = 64 << 10;
+/// Replies of a dedicated connection are read on while fewer bytes than this wait for the client.
+pub(super) const ROOM_BYTES: usize = 256 << 10;
+
+/// What a command is told whose transaction has been cut: the word on it is EXEC's, which is refused or uncertain. An error would say that there
+/// is no transaction, and the client would take what it is told next for more than `+QUEUED`.
+pub(super) fn stand_in(request: &[u8]) -> &'static [u8] {
+    match command_name(request).to_ascii_uppercase().as_str() {
+        "MULTI" | "WATCH" | "UNWATCH" | "DISCARD" => b"+OK\r\n",
+        _ => b"+QUEUED\r\n",
+    }
+}
+
+impl Recipient for Session {
+    #[inline]
+    fn reply(&self, seq: u64, bytes: &[u8], piece: Piece, class: InFlight) -> Flush {
+        self.taken_back_since.set(None);
+        match class {
+            InFlight::Write => self.write_answered(seq, bytes),
+            // MULTI, WATCH, DISCARD or UNWATCH may be what was refused: only Redis knows what is open on the connection now.
+            InFlight::Queued if bytes.first() == Some(&b'-') => self.alter_dedicated(),
+            InFlight::Read | InFlight::ReadAgain | InFlight::Queued => {}
+        }
+        if self.dead.get() {
+            if piece == Piece::End {
+                self.landed();
+            }
+            return Flush::NotWanted;
+        }
+        let mut output = self.output.borrow_mut();
+        output.reply(seq, bytes, piece);
+        let flush = if std::mem::replace(&mut output.flush_wanted, true) {
+            Flush::NotWanted
+        } else {
+            Flush::Wanted
+        };
+        drop(output);
+        if piece == Piece::End {
+            self.landed();
+        }
+        flush
+    }
+
+    fn push(&self, bytes: &[u8], piece: Piece) -> Flush {
+        let mut part = self.push_part.borrow_mut();
+        if piece == Piece::Part && part.len() + bytes.len() < PUSH_GATHERED_BYTES_MAX {
+            part.extend_from_slice(bytes);
+            return Flush::NotWanted;
+        }
+        let whole;
+        let bytes = if part.is_empty() {
+            bytes
+        } else {
+            part.extend_from_slice(bytes);
+            whole = std::mem::take(&mut *part);
+            &whole
+        };
+        drop(part);
+        if bytes.first() == Some(&b'-') && self.confirmations.replace(0) > 0 {
+            self.subscription_refused.set(true);
+            self.wake_if_parked();
+        }
+        if pubsub::is_confirmation(bytes) {
+            let left = self.confirmations.get().saturating_sub(1);
+            self.confirmations.set(left);
+            if left == 0 {
+                self.wake_if_parked();
+            }
+            let swallowed = self.swallowed.get();
+            if swallowed > 0 {
+                self.swallowed.set(swallowed - 1);
+                return Flush::NotWanted;
+            }
+        }
+        self.output.borrow_mut().push(bytes, piece);
+        self.flush_wanted()
+    }
+
+    fn not_executed(&self, seq: u64, request: &[u8], class: InFlight) {
+        self.retry(seq, request, class, RetryReason::NotExecuted);
+    }
+
+    fn taken_back(&self, seq: u64, request: &[u8], class: InFlight) {
+        self.write_behind.set(false);
+        if self.taken_back_since.get().is_none() {
+            self.taken_back_since.set(Some(Instant::now()));
+        }
+        self.retry(seq, request, class, RetryReason::NotSent);
+    }
+
+    fn judge(&self, class: InFlight) -> Fate {
+        let write_behind = self.write_behind.get();
+        match class {
+            InFlight::Read if !write_behind => Fate::Again,
+            InFlight::Read | InFlight::ReadAgain => Fate::Neutral,
+            // Its EXEC has the last word on it.
+            InFlight::Queued => Fate::Neutral,
+            InFlight::Write => {
+                self.write_behind.set(true);
+                Fate::Uncertain
+            }
+        }
+    }
+
+    fn lost(&self, seq: u64, request: &[u8], class: InFlight, fate: Fate) {
+        self.write_behind.set(false);
+        if !self.output.borrow_mut().withdraw(seq) {
+            self.dead.set(true);
+            self.landed();
+            self.wake();
+            return;
+        }
+        if class == InFlight::Queued {
+            self.answer(seq, stand_in(request));
+            self.landed();
+            return;
+        }
+        match fate {
+            Fate::Again => {
+                stats::add(&self.local.worker().stats.uncertain_resent, 1);
+                self.retry(seq, request, again(class), RetryReason::Lost);
+            }
+            Fate::Neutral => self.retry(seq, request, class, RetryReason::Neutral),
+            Fate::Uncertain => {
+                match self.blocking.get().filter(|blocking| blocking.seq == seq) {
+                    Some(Blocking { since, .. }) if self.local.shared.answered_after(since + ANSWERED_AT_ONCE_MAX) => {
+                        self.retry(seq, request, class, RetryReason::Waiting { since });
+                        return;
+                    }
+                    // It may have been given something. An error ends workers that outlive a lost connection, which says the same.
+                    Some(_) => {
+                        stats::add(&self.local.worker().stats.uncertain_answered, 1);
+                        self.dead.set(true);
+                        self.wake();
+                    }
+                    None => self.answer_uncertain(seq, request),
+                }
+                self.landed();
+            }
+        }
+    }
+
+    fn denied(&self, seq: u64, error: &str) {
+        self.answer(seq, format!("-{error}\r\n").as_bytes());
+        self.landed();
+    }
+
+    fn ended(&self) {
+        self.dedicated_ended.set(true);
+        self.wake();
+    }
+
+    fn flush(&self) {
+        self.write();
+        if self.dedicated.borrow().is_some()
+            && self.parked.get()
+            && let Some(waker) = self.waker.borrow().as_ref()
+        {
+            wake_after_others(waker);
+        }
+    }
+
+    fn has_room(&self, kind: LinkKind, waker: &Waker) -> bool {
+        let bytes_max = match kind {
+            LinkKind::Dedicated => ROOM_BYTES,
+            LinkKind::Lane => self.settings.limits.reply_buffer_bytes_max,
+        };
+        if self.dead.get() || !self.blocked.get() || self.output.borrow().waiting_bytes() < bytes_max {
+            return true;
+        }
+        self.room_waker.replace(Some(waker.clone()));
+        false
+    }
+
+    fn give_up(&self) {
+        self.dead.set(true);
+        self.wake();
+    }
+}
