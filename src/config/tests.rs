@@ -73,15 +73,28 @@ fn every_key_that_is_off_in_the_example_can_be_switched_on() {
     let uncommented: Vec<&str> = EXAMPLE
         .lines()
         .map(|line| match line.strip_prefix("# ") {
-            Some(rest) if rest.starts_with("[[") || rest.split(' ').nth(1) == Some("=") => rest,
+            Some(rest) if rest.starts_with('[') || rest.split(' ').nth(1) == Some("=") => rest,
             _ => line,
         })
         .collect();
-    let text = uncommented.join("\n").replace("/run/secrets/redis-password", "secret");
-    let settings = load_file(&text).unwrap();
+    let text = uncommented.join("\n").replace("\"redis://", "\"rediss://");
+    let made = rcgen::generate_simple_self_signed(["redis.internal".to_owned()]).unwrap();
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let files = [
+        ("t.toml", text.as_str()),
+        ("/run/secrets/redis-password", "s3cret\n"),
+        ("/etc/tideover/ca.pem", &certificate),
+        ("/etc/tideover/client.pem", &certificate),
+        ("/etc/tideover/client.key", &key),
+        ("/etc/tideover/server.pem", &certificate),
+        ("/etc/tideover/server.key", &key),
+    ];
+    let settings = load_with(&file_flags(), &[], &files).unwrap();
     let upstream = &settings.upstreams[0];
     assert!(settings.workers.is_some());
     assert!(upstream.client_password.is_some());
+    assert!(upstream.listen_tls.is_some());
+    assert!(matches!(upstream.url.address, UpstreamAddress::Tls { .. }));
     assert_eq!(upstream.queue.age_max, Some(Duration::from_secs(86_400)));
     assert!(upstream.replay.rate_max.is_some());
     let [rule] = upstream.rules.settings() else {
