@@ -6,7 +6,6 @@ use super::state::Admission;
 use super::task::{Routed, Task};
 use crate::resp::scan::integer;
 use crate::resp::{Protocol, Request, write};
-use crate::upstream::dial::Role;
 use crate::upstream::link::LinkKey;
 use crate::upstream::settings::{Credentials, Identity, Secret};
 use crate::upstream::stats::Route;
@@ -78,40 +77,32 @@ impl Task {
     }
 
     fn hello_reply(&self) -> Vec<u8> {
-        let facts = self.session.local.shared.facts();
+        let hello = self.session.local.shared.facts().hello;
         let protocol = self.state.key.protocol;
-        let or = |said: &str, otherwise: &str| {
-            if said.is_empty() {
-                otherwise.to_owned()
-            } else {
-                said.to_owned()
-            }
-        };
-        let mut out = Vec::new();
-        write::map(&mut out, protocol, 7);
-        for (key, value) in [
-            ("server", or(&facts.server, "redis")),
-            ("version", or(&facts.version, ASSUMED_VERSION)),
-        ] {
-            write::bulk(&mut out, key.as_bytes());
-            write::bulk(&mut out, value.as_bytes());
-        }
-        write::bulk(&mut out, b"proto");
-        write::integer(&mut out, if protocol == Protocol::Resp3 { 3 } else { 2 });
-        write::bulk(&mut out, b"id");
-        write::integer(&mut out, i64::try_from(self.session.id).unwrap_or(i64::MAX));
-        let role = match facts.role {
-            Role::Replica => "replica",
-            Role::Master | Role::Unknown => "master",
-        };
-        for (key, value) in [("mode", or(&facts.mode, "standalone")), ("role", role.to_owned())] {
-            write::bulk(&mut out, key.as_bytes());
-            write::bulk(&mut out, value.as_bytes());
-        }
-        write::bulk(&mut out, b"modules");
-        write::array(&mut out, 0);
-        out
+        let id = i64::try_from(self.session.id).unwrap_or(i64::MAX);
+        hello.reply(protocol, id).unwrap_or_else(|| assumed_reply(protocol, id))
     }
+}
+
+/// For an upstream that has not been reached yet.
+fn assumed_reply(protocol: Protocol, client_id: i64) -> Vec<u8> {
+    let mut out = Vec::new();
+    write::map(&mut out, protocol, 7);
+    for (name, value) in [("server", "redis"), ("version", ASSUMED_VERSION)] {
+        write::bulk(&mut out, name.as_bytes());
+        write::bulk(&mut out, value.as_bytes());
+    }
+    write::bulk(&mut out, b"proto");
+    write::integer(&mut out, if protocol == Protocol::Resp3 { 3 } else { 2 });
+    write::bulk(&mut out, b"id");
+    write::integer(&mut out, client_id);
+    for (name, value) in [("mode", "standalone"), ("role", "master")] {
+        write::bulk(&mut out, name.as_bytes());
+        write::bulk(&mut out, value.as_bytes());
+    }
+    write::bulk(&mut out, b"modules");
+    write::array(&mut out, 0);
+    out
 }
 
 /// Errors are Redis's own, without `-`.

@@ -11,6 +11,7 @@ pub use super::clock::{mono_ms, wall_ms};
 pub use super::connect::DialError;
 use super::connect::{Deadline, connect};
 use super::connections::Connection;
+use super::hello::Hello;
 use super::io::{Reader, Writer};
 pub use super::said::{error_text, field_text, value, value_of};
 use super::said::{hello_facts, time_ms};
@@ -46,8 +47,8 @@ pub enum Opener<'a> {
 /// What the upstream said of itself on this connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Fields of HELLO other than `proto`, `id`, `role`: `server`, `version`, `mode`, and the raw frame of `modules`.
-    pub server: String,
+    /// HELLO's reply, and `version`, `mode` and `role` in it.
+    pub hello: Hello,
     pub version: String,
     pub mode: String,
     pub role: Role,
@@ -65,7 +66,7 @@ pub struct Facts {
 impl Default for Facts {
     fn default() -> Self {
         Self {
-            server: String::new(),
+            hello: Hello::default(),
             version: String::new(),
             mode: String::new(),
             role: Role::Unknown,

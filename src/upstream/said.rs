@@ -4,6 +4,7 @@ use redis_protocol::resp3::decode::complete::decode as decode_resp3;
 use redis_protocol::resp3::types::{OwnedFrame, Resp3Frame};
 
 use super::dial::{Facts, Role};
+use super::hello::Hello;
 use crate::resp::reply::is_shallow;
 
 /// COMMAND's is the deepest reply that is decoded, where subcommands have key specifications.
@@ -46,21 +47,26 @@ pub fn value_of(text: &str, key: &str, end: char) -> Option<String> {
 }
 
 pub(super) fn hello_facts(reply: &[u8]) -> Facts {
-    let mut facts = Facts::default();
-    let pairs: Vec<(OwnedFrame, OwnedFrame)> = match value(reply) {
-        Some(OwnedFrame::Map { data, .. }) => data.into_iter().collect(),
-        Some(OwnedFrame::Array { data, .. }) => data
+    let Some(reply) = value(reply) else {
+        return Facts::default();
+    };
+    let mut facts = Facts {
+        hello: Hello::of(&reply),
+        ..Facts::default()
+    };
+    let pairs: Vec<(OwnedFrame, OwnedFrame)> = match reply {
+        OwnedFrame::Map { data, .. } => data.into_iter().collect(),
+        OwnedFrame::Array { data, .. } => data
             .chunks_exact(2)
             .map(|pair| (pair[0].clone(), pair[1].clone()))
             .collect(),
-        Some(_) | None => Vec::new(),
+        _ => Vec::new(),
     };
     for (key, value) in pairs {
         let (Some(key), Some(value)) = (key.as_str().map(str::to_owned), value.as_str().map(str::to_owned)) else {
             continue;
         };
         match key.as_str() {
-            "server" => facts.server = value,
             "version" => facts.version = value,
             "mode" => facts.mode = value,
             "role" if value == "master" => facts.role = Role::Master,

@@ -212,7 +212,7 @@ impl Shared {
     pub fn complete_facts(&self, facts: &Facts) {
         let mut known = self.lock_facts();
         if known.version.is_empty() {
-            known.server.clone_from(&facts.server);
+            known.hello.clone_from(&facts.hello);
             known.version.clone_from(&facts.version);
             known.mode.clone_from(&facts.mode);
         }
