@@ -8,10 +8,12 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::pair::{Pair, assert_same};
-use support::{Client, array, bulk, command, integer};
+use support::{
+    Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, bulk, command, integer, wait_until,
+};
 
 #[test]
 fn inline_commands_get_the_same_replies() {
@@ -251,4 +253,31 @@ fn all_of(connect: &&dyn Fn() -> Client, input: &[u8]) -> Vec<u8> {
     client.send_raw(input);
     client.finish_sending();
     client.until_closed()
+}
+
+#[test]
+fn a_client_that_is_idle_for_too_long_is_closed_unless_it_waits_for_something() {
+    let redis = RedisServer::start(Durability::Memory);
+    let settings = Settings {
+        more: "[limits]\nidle_timeout = \"1s\"".to_owned(),
+        ..Settings::default()
+    };
+    let proxy = Tideover::start_with(&redis, &settings);
+    proxy.wait_for_mode("healthy", DEADLINE);
+    let (mut idle, mut blocked, mut subscriber) = (proxy.client(), proxy.client(), proxy.client());
+    blocked.send(&["BLPOP", "list", "0"]);
+    subscriber.call(&["SUBSCRIBE", "channel"]);
+    let begin = Instant::now();
+    idle.call(&["PING"]);
+    assert_eq!(idle.until_closed(), b"");
+    assert!(begin.elapsed() >= Duration::from_secs(1));
+    let mut active = proxy.client();
+    wait_until(DEADLINE, "three times as long", || {
+        assert_eq!(active.call(&["PING"]), b"+PONG\r\n");
+        begin.elapsed() > Duration::from_secs(3)
+    });
+    active.call(&["PUBLISH", "channel", "message"]);
+    active.call(&["RPUSH", "list", "element"]);
+    assert_eq!(array(&subscriber.reply()), ["message", "channel", "message"]);
+    assert_eq!(array(&blocked.reply()), ["list", "element"]);
 }

@@ -45,6 +45,7 @@ fn limits(limits: &LimitSettings) -> Table {
         reply_buffer_bytes_max,
         lane_request_bytes_max,
         pipeline_max,
+        idle_timeout,
     } = limits;
     let bytes = |bytes: &usize| text(size_text(u64::try_from(*bytes).unwrap_or(u64::MAX)));
     let mut table = Table::new();
@@ -55,6 +56,9 @@ fn limits(limits: &LimitSettings) -> Table {
     put(&mut table, "reply_buffer", bytes(reply_buffer_bytes_max));
     put(&mut table, "lane_request", bytes(lane_request_bytes_max));
     put(&mut table, "pipeline", count(*pipeline_max));
+    if let Some(timeout) = idle_timeout {
+        put(&mut table, "idle_timeout", duration(*timeout));
+    }
     table
 }
 

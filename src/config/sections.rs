@@ -76,6 +76,7 @@ pub(super) fn limits(mut section: Section<'_>) -> LimitSettings {
             16 * MIB,
         ),
         pipeline_max: count(&mut section, "pipeline", default.pipeline_max, 1_000_000),
+        idle_timeout: section.optional("idle_timeout", duration(Duration::from_secs(1), YEAR)),
     };
     section.finish();
     limits

@@ -43,6 +43,8 @@ pub struct LimitSettings {
     pub lane_request_bytes_max: usize,
     /// `pipeline`: commands of one session in flight; beyond it the session is not read.
     pub pipeline_max: usize,
+    /// `idle_timeout`: a client that says nothing for so long is closed.
+    pub idle_timeout: Option<Duration>,
 }
 
 /// `[[upstream]]`
@@ -110,6 +112,7 @@ impl Default for LimitSettings {
             reply_buffer_bytes_max: 8 * 1024 * 1024,
             lane_request_bytes_max: 64 * 1024,
             pipeline_max: 1024,
+            idle_timeout: None,
         }
     }
 }

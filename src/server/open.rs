@@ -170,6 +170,7 @@ fn session_settings(settings: &Settings, upstream: &UpstreamSettings) -> session
             },
             lane_request_bytes_max: limits.lane_request_bytes_max,
             pipeline_max: limits.pipeline_max,
+            idle_timeout: limits.idle_timeout,
             reply_buffer_bytes_max: limits.reply_buffer_bytes_max,
         },
         client_password: upstream.client_password.clone(),

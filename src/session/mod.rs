@@ -10,6 +10,7 @@ mod down;
 mod forward;
 mod handshake;
 mod hello;
+mod idle;
 mod inquiry;
 mod local_answers;
 mod output;
@@ -25,7 +26,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::outage::rules::Rules;
 use crate::resp::scan;
@@ -48,6 +49,8 @@ pub struct Limits {
     pub lane_request_bytes_max: usize,
     /// Requests in flight per session.
     pub pipeline_max: usize,
+    /// A client that says nothing for so long is closed.
+    pub idle_timeout: Option<Duration>,
     /// Replies that wait for a client that does not read.
     pub reply_buffer_bytes_max: usize,
 }

@@ -9,6 +9,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::append::Appender;
 use super::credentials::Check;
+use super::idle::IdleWatch;
 use super::output::Output;
 use super::state::{Pinned, State, Transaction, Watch};
 use super::streaming::Streaming;
@@ -54,6 +55,7 @@ pub(super) struct Task {
     pub(super) pending_lane: Option<Rc<Link>>,
     /// Credentials that Redis is asked about.
     pub(super) pending_check: Option<Rc<Check>>,
+    pub(super) idle_watch: Option<IdleWatch>,
     pub(super) appender: Rc<Appender>,
     pub(super) stream_ids: StreamIds,
     pub(super) closing: Closing,
@@ -113,6 +115,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         state,
         lane: None,
         pending_lane: None,
+        idle_watch: session.settings.limits.idle_timeout.map(IdleWatch::new),
         pending_check: None,
         appender,
         stream_ids: StreamIds::default(),
@@ -196,7 +199,7 @@ impl Task {
         if self.session.blocked.get() {
             self.write_blocked(cx);
         }
-        if self.session.dead.get() {
+        if self.session.dead.get() || self.is_idle_for_too_long(cx) {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -257,6 +260,9 @@ impl Task {
             }
             Poll::Ready(Ok(read)) => {
                 self.waited_out = false;
+                if let Some(watch) = &mut self.idle_watch {
+                    watch.heard();
+                }
                 let bytes = scratch.get(..read).unwrap_or_default();
                 if self.input.is_empty() && !self.session.parked.get() && self.session.retries.borrow().is_empty() {
                     let used = self.consume(bytes);
