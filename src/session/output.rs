@@ -17,6 +17,16 @@ struct Early {
     complete: bool,
 }
 
+/// What was known of a reply whose connection died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Withdrawn {
+    Nothing,
+    /// Some of it, and nobody has seen it.
+    Part,
+    /// Some of it went out: the client cannot be told anything else.
+    Torn,
+}
+
 /// `sent ≤ committed ≤ bytes.len()`; `next` is the request whose reply comes next.
 #[derive(Debug, Default)]
 pub(super) struct Output {
@@ -106,17 +116,22 @@ impl Output {
         }
     }
 
-    /// Takes back what is known in part of the reply to `seq`, whose connection died. False when some of it went out: the client cannot be told then.
-    pub(super) fn withdraw(&mut self, seq: u64) -> bool {
+    /// Takes back what is known in part of the reply to `seq`, whose connection died.
+    pub(super) fn withdraw(&mut self, seq: u64) -> Withdrawn {
+        let known = (self.bytes.len() - self.committed, self.early.len());
         if seq == self.next {
             if self.torn {
-                return false;
+                return Withdrawn::Torn;
             }
             self.bytes.truncate(self.committed);
         } else {
             self.early.retain(|early| early.seq != seq);
         }
-        true
+        if known == (self.bytes.len() - self.committed, self.early.len()) {
+            Withdrawn::Nothing
+        } else {
+            Withdrawn::Part
+        }
     }
 
     /// What may be written now.
@@ -206,7 +221,7 @@ mod tests {
         output.reply(0, b"a", Piece::End);
         output.reply(1, b"half", Piece::Part);
         assert_eq!(sent(&mut output), "a");
-        assert!(output.withdraw(1));
+        assert_eq!(output.withdraw(1), Withdrawn::Part);
         output.reply(1, b"-ERR", Piece::End);
         assert_eq!(sent(&mut output), "-ERR");
     }
@@ -216,7 +231,7 @@ mod tests {
         let mut output = Output::default();
         output.reply(0, &[b'x'; WITHHELD_BYTES_MAX + 1], Piece::Part);
         assert_eq!(sent(&mut output).len(), WITHHELD_BYTES_MAX + 1);
-        assert!(!output.withdraw(0));
+        assert_eq!(output.withdraw(0), Withdrawn::Torn);
         output.reply(0, b"end", Piece::End);
         assert_eq!(sent(&mut output), "end");
     }

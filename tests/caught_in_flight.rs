@@ -1,0 +1,54 @@
+//! What a failure catches in the middle: half a reply, half a message, a dial that decides about a SELECT, a command that waits.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation here is a failed test"
+)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use support::relay::{Relay, Verdict};
+use support::{
+    DEADLINE, Durability, RedisServer, Settings, Tideover, array, bulk, command, error_text, shown, wait_until,
+};
+
+/// The health owner asks every second: by then it has asked, and was answered, after the command.
+const WELL: Duration = Duration::from_millis(2500);
+
+/// What the client of a blocking command hears that Redis had for long when its connection ended behind these bytes.
+fn check_blocked(request: &[&str], partial: &'static [u8]) {
+    let (redis, place) = (
+        RedisServer::start(Durability::AppendOnly),
+        RedisServer::absent(Durability::AppendOnly),
+    );
+    let name = request[0].to_owned();
+    let relay = Relay::start(&place, &redis, move |args| {
+        if args[0] != name {
+            return Verdict::Pass;
+        }
+        let asked_at = Instant::now();
+        wait_until(DEADLINE, "Redis has answered others for long", || {
+            asked_at.elapsed() > WELL
+        });
+        Verdict::CloseAfter(partial.to_vec())
+    });
+    let proxy = Tideover::healthy(&place);
+    let mut client = proxy.client();
+    client.send(request);
+    assert_eq!(shown(&client.until_closed()), "", "{request:?}");
+    assert_eq!(relay.connections_of(request[0]).len(), 1, "{request:?} was sent again");
+}
+
+#[test]
+fn a_pop_that_was_answered_in_part_is_not_waited_for_again() {
+    check_blocked(&["BLPOP", "q", "0"], b"*2\r\n$1\r\nq\r\n$5\r\nab");
+}
+
+/// After a failover the new master has replicas, too, but not every write that the session had answered.
+#[test]
+fn a_wait_that_was_lost_is_not_asked_again() {
+    check_blocked(&["WAIT", "1", "0"], b"");
+}
