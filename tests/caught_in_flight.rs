@@ -52,3 +52,26 @@ fn a_pop_that_was_answered_in_part_is_not_waited_for_again() {
 fn a_wait_that_was_lost_is_not_asked_again() {
     check_blocked(&["WAIT", "1", "0"], b"");
 }
+
+#[test]
+fn a_select_that_an_outage_decided_is_decided_anew_after_it() {
+    let redis = RedisServer::start(Durability::AppendOnly);
+    let settings = Settings {
+        workers: 1,
+        ..Settings::default()
+    };
+    let proxy = Tideover::start_with(&redis, &settings);
+    proxy.wait_for_mode("healthy", DEADLINE);
+    let (mut client, mut other) = (proxy.client(), proxy.client());
+    redis.stop();
+    // No connection to that database is up, and none comes up.
+    assert_eq!(client.call(&["SELECT", "5"]), b"+OK\r\n");
+    redis.cont();
+    proxy.wait_for_recovery();
+    assert_eq!(other.call(&["SELECT", "5"]), b"+OK\r\n");
+    assert_eq!(other.call(&["SET", "k", "5"]), b"+OK\r\n");
+    // Behind something that is in flight, so that nothing but its answer wakes the session.
+    client.send_raw(&[command(&["GET", "k"]), command(&["SELECT", "5"])].concat());
+    assert_eq!(client.reply(), bulk("5"));
+    assert_eq!(client.reply(), b"+OK\r\n");
+}
