@@ -75,3 +75,25 @@ fn a_select_that_an_outage_decided_is_decided_anew_after_it() {
     assert_eq!(client.reply(), bulk("5"));
     assert_eq!(client.reply(), b"+OK\r\n");
 }
+
+#[test]
+fn a_transaction_begun_while_down_takes_no_session_elsewhere() {
+    let mut redis = RedisServer::start(Durability::AppendOnly);
+    let proxy = Tideover::healthy(&redis);
+    let mut client = proxy.client();
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    assert_eq!(client.call(&["MULTI"]), b"+OK\r\n");
+    assert_eq!(client.call(&["SELECT", "1"]), b"+QUEUED\r\n");
+    assert_eq!(client.call(&["SET", "k", "1"]), b"+QUEUED\r\n");
+    redis.restart();
+    proxy.wait_for_recovery();
+    let exec = client.call(&["EXEC"]);
+    let is_refused = error_text(&exec).is_some_and(|text| text.contains("EXEC was not applied"));
+    assert!(is_refused, "{}", shown(&exec));
+    assert_eq!(client.call(&["SET", "k", "0"]), b"+OK\r\n");
+    let mut direct = redis.client();
+    assert_eq!(direct.call(&["GET", "k"]), bulk("0"));
+    direct.call(&["SELECT", "1"]);
+    assert_eq!(direct.call(&["GET", "k"]), b"$-1\r\n");
+}
