@@ -97,3 +97,26 @@ fn a_transaction_begun_while_down_takes_no_session_elsewhere() {
     direct.call(&["SELECT", "1"]);
     assert_eq!(direct.call(&["GET", "k"]), b"$-1\r\n");
 }
+
+#[test]
+fn what_stands_behind_a_pop_that_outlived_an_outage_has_its_own_timeout() {
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    let mut redis = RedisServer::start(Durability::AppendOnly);
+    let proxy = Tideover::healthy(&redis);
+    let mut client = proxy.client();
+    let sent_at = Instant::now();
+    client.send_raw(&[command(&["BLPOP", "a", "0"]), command(&["BLPOP", "b", "2"])].concat());
+    wait_until(DEADLINE, "Redis has answered others for long", || {
+        sent_at.elapsed() > TIMEOUT
+    });
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    redis.restart();
+    proxy.wait_for_recovery();
+    redis.client().call(&["RPUSH", "a", "job"]);
+    assert_eq!(array(&client.reply()), ["a", "job"]);
+    let answered_at = Instant::now();
+    assert_eq!(client.reply(), b"*-1\r\n");
+    let waited = answered_at.elapsed();
+    assert!(waited > TIMEOUT / 2, "the second one waited {waited:?}");
+}

@@ -284,6 +284,10 @@ impl Task {
                 self.park(cx);
                 return;
             }
+            if self.session.blocking.get().is_some() {
+                // It waits upstream now. What stands behind it has a time of its own.
+                self.release();
+            }
         }
         if !self.input.is_empty() {
             let mut input = std::mem::take(&mut self.input);
