@@ -8,6 +8,7 @@
 
 mod support;
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use support::relay::{Relay, Verdict};
@@ -119,4 +120,41 @@ fn what_stands_behind_a_pop_that_outlived_an_outage_has_its_own_timeout() {
     assert_eq!(client.reply(), b"*-1\r\n");
     let waited = answered_at.elapsed();
     assert!(waited > TIMEOUT / 2, "the second one waited {waited:?}");
+}
+
+/// A message that is passed on while it comes, and what is answered here meanwhile.
+#[test]
+fn no_answer_stands_inside_a_message_and_none_behind_half_of_one() {
+    const MESSAGE_BYTES: usize = 48 << 20;
+    let redis = RedisServer::start(Durability::AppendOnly);
+    let proxy = Tideover::healthy(&redis);
+    let mut subscriber = proxy.client().hello3();
+    subscriber.call(&["SUBSCRIBE", "c"]);
+    let mut direct = redis.client();
+    direct.call(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 0 0 0"]);
+    let message = "x".repeat(MESSAGE_BYTES);
+    let mut sender = subscriber.sender();
+    assert_eq!(direct.call(&["PUBLISH", "c", &message]), b":1\r\n");
+    // What waits for a client that does not read is bounded: the first bytes are there, the last ones are not.
+    let begin = subscriber.some_bytes();
+    sender.write_all(&command(&["CLIENT", "SETNAME", "me"])).unwrap();
+    let mut all = begin;
+    let ok = b"+OK\r\n";
+    while !all.ends_with(ok) {
+        all.extend(subscriber.some_bytes());
+    }
+    let head = format!(">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n${MESSAGE_BYTES}\r\n");
+    assert_eq!(all.len(), head.len() + MESSAGE_BYTES + 2 + ok.len());
+    let text = String::from_utf8_lossy(&all[head.len()..]).into_owned();
+    assert_eq!(
+        text.find('+'),
+        Some(MESSAGE_BYTES + 2),
+        "the answer stands inside the message"
+    );
+
+    direct.call(&["PUBLISH", "c", &message]);
+    let begin = subscriber.some_bytes();
+    redis.client().call(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    let rest = subscriber.until_closed();
+    assert!(begin.len() + rest.len() < head.len() + MESSAGE_BYTES + 2, "it was cut");
 }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::append::Appender;
 use super::credentials::Check;
-use super::output::Output;
+use super::output::{Output, Withdrawn};
 use super::state::{Pinned, State, Transaction, Watch};
 use super::streaming::Streaming;
 use super::{Home, RetryReason, SelectAwaited, Session, Settings};
@@ -459,6 +459,10 @@ impl Task {
         }
         if self.state.watch == Watch::Upstream {
             self.state.watch = Watch::Lost;
+        }
+        if self.session.output.borrow_mut().withdraw_push() == Withdrawn::Torn {
+            // Whatever came next would be taken for the rest of it.
+            self.session.dead.set(true);
         }
         match self.state.pinned {
             Pinned::No => {}
