@@ -158,3 +158,28 @@ fn no_answer_stands_inside_a_message_and_none_behind_half_of_one() {
     let rest = subscriber.until_closed();
     assert!(begin.len() + rest.len() < head.len() + MESSAGE_BYTES + 2, "it was cut");
 }
+
+/// What decides about Redis wakes the session, once; nothing from the client does.
+#[test]
+fn a_subscription_held_until_redis_was_found_to_be_gone_is_made_once_it_is_back() {
+    let mut redis = RedisServer::start(Durability::AppendOnly);
+    redis.stop();
+    let proxy = Tideover::start(&redis);
+    let mut subscriber = proxy.client();
+    subscriber.send(&["SUBSCRIBE", "c"]);
+    wait_until(DEADLINE, "a held command", || {
+        let (_, metrics) = proxy.get("/metrics");
+        metrics
+            .lines()
+            .any(|line| line.contains("route=\"held\"") && !line.ends_with(" 0"))
+    });
+    redis.kill();
+    assert_eq!(subscriber.reply(), b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n");
+    redis.restart();
+    proxy.wait_for_recovery();
+    let mut direct = redis.client();
+    wait_until(DEADLINE, "a subscriber", || {
+        direct.call(&["PUBLISH", "c", "m"]) == b":1\r\n"
+    });
+    assert_eq!(array(&subscriber.reply()), ["message", "c", "m"]);
+}

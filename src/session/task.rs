@@ -153,17 +153,10 @@ impl Task {
             self.session.parked.set(false);
             self.connection_ended();
             self.subscription_refused();
-            if !self.state.subscriptions.is_empty()
-                && !self.awaits_answer()
-                && self.session.dedicated.borrow().is_none()
-            {
-                if self.is_forwarding() {
-                    self.renew_subscriptions();
-                } else {
-                    self.session.local.wait(cx.waker());
-                }
-            }
+            self.keep_subscriptions(cx);
             self.run(cx);
+            // What was routed now may have been a SUBSCRIBE.
+            self.keep_subscriptions(cx);
             self.session.write();
             if self.is_over() {
                 return Poll::Ready(());
@@ -181,6 +174,18 @@ impl Task {
                 return self.idle(cx);
             }
             reads += 1;
+        }
+    }
+
+    /// Subscriptions without a connection are made upstream, now or once it is back.
+    fn keep_subscriptions(&mut self, cx: &Context<'_>) {
+        if self.state.subscriptions.is_empty() || self.awaits_answer() || self.session.dedicated.borrow().is_some() {
+            return;
+        }
+        if self.is_forwarding() {
+            self.renew_subscriptions();
+        } else {
+            self.session.local.wait(cx.waker());
         }
     }
 
