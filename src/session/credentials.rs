@@ -107,7 +107,8 @@ impl Task {
             ..self.state.key.clone()
         };
         let judgement = if !self.is_forwarding() {
-            self.judge_down(&key)
+            self.abandon_check();
+            self.judge(&key)
         } else if self.pending_lane.is_none() && self.session.local.has_lane(&key) {
             self.check_credentials(&key, &credentials)
         } else {

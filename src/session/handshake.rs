@@ -85,6 +85,8 @@ impl Task {
 
     pub(super) fn judge(&mut self, key: &LinkKey) -> Judgement {
         if !self.is_forwarding() {
+            // What a dial from before the outage says is no answer to what is asked after it.
+            self.pending_lane = None;
             return self.judge_down(key);
         }
         let lane = match self.pending_lane.take() {
@@ -97,6 +99,9 @@ impl Task {
             // It failed for other reasons than who asks: the breaker is told, and another attempt made.
             (LinkState::Dead | LinkState::Draining, _) => {
                 let lane = self.session.local.lane(key);
+                if lane.state() == LinkState::Up {
+                    return Judgement::Accepted;
+                }
                 self.watch_lane(lane);
                 Judgement::Pending
             }

@@ -17,6 +17,16 @@ struct Early {
     complete: bool,
 }
 
+/// What was known of a reply whose connection died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Withdrawn {
+    Nothing,
+    /// Some of it, and nobody has seen it.
+    Part,
+    /// Some of it went out: the client cannot be told anything else.
+    Torn,
+}
+
 /// `sent ≤ committed ≤ bytes.len()`; `next` is the request whose reply comes next.
 #[derive(Debug, Default)]
 pub(super) struct Output {
@@ -26,8 +36,10 @@ pub(super) struct Output {
     committed: usize,
     next: u64,
     early: VecDeque<Early>,
-    /// A reply has gone out in part.
+    /// A reply, or an out-of-band frame, has gone out in part.
     torn: bool,
+    /// An out-of-band frame stands at the end whose rest has not come: nothing may stand inside it.
+    push_is_open: bool,
     /// Requests that want no reply (CLIENT REPLY OFF, SKIP): first to last, the last open-ended.
     muted: VecDeque<(u64, Option<u64>)>,
     /// It is on some list of those to be flushed.
@@ -48,7 +60,7 @@ impl Output {
     /// Adds to the reply of request `seq`.
     #[inline]
     pub(super) fn reply(&mut self, seq: u64, bytes: &[u8], piece: Piece) {
-        if seq != self.next {
+        if seq != self.next || self.push_is_open {
             self.reply_early(seq, bytes, piece);
             return;
         }
@@ -64,6 +76,11 @@ impl Output {
         self.committed = self.bytes.len();
         self.torn = false;
         self.next += 1;
+        self.take_early();
+    }
+
+    /// Appends what was known before its turn, and has it now.
+    fn take_early(&mut self) {
         while let Some(early) = self.early.pop_front_if(|early| early.seq == self.next) {
             if !self.is_muted(early.seq) {
                 self.bytes.extend_from_slice(&early.bytes);
@@ -78,7 +95,7 @@ impl Output {
 
     #[cold]
     fn reply_early(&mut self, seq: u64, bytes: &[u8], piece: Piece) {
-        debug_assert!(seq > self.next, "a request is answered once");
+        debug_assert!(seq >= self.next, "a request is answered once");
         let at = self.early.partition_point(|early| early.seq < seq);
         match self.early.get_mut(at) {
             Some(early) if early.seq == seq => {
@@ -98,25 +115,47 @@ impl Output {
         }
     }
 
-    /// Adds an out-of-band frame. It stands between replies, never inside one.
+    /// Adds an out-of-band frame. It stands between replies, never inside one, and none inside it.
     pub(super) fn push(&mut self, bytes: &[u8], piece: Piece) {
         self.bytes.extend_from_slice(bytes);
+        self.push_is_open = piece == Piece::Part;
         if piece == Piece::End {
             self.committed = self.bytes.len();
+            self.torn = false;
+            self.take_early();
         }
     }
 
-    /// Takes back what is known in part of the reply to `seq`, whose connection died. False when some of it went out: the client cannot be told then.
-    pub(super) fn withdraw(&mut self, seq: u64) -> bool {
+    /// Takes back what is known in part of an out-of-band frame, whose connection died.
+    pub(super) fn withdraw_push(&mut self) -> Withdrawn {
+        if !self.push_is_open {
+            return Withdrawn::Nothing;
+        }
+        if self.torn {
+            return Withdrawn::Torn;
+        }
+        self.push_is_open = false;
+        self.bytes.truncate(self.committed);
+        self.take_early();
+        Withdrawn::Part
+    }
+
+    /// Takes back what is known in part of the reply to `seq`, whose connection died.
+    pub(super) fn withdraw(&mut self, seq: u64) -> Withdrawn {
+        let known = (self.bytes.len() - self.committed, self.early.len());
         if seq == self.next {
             if self.torn {
-                return false;
+                return Withdrawn::Torn;
             }
             self.bytes.truncate(self.committed);
         } else {
             self.early.retain(|early| early.seq != seq);
         }
-        true
+        if known == (self.bytes.len() - self.committed, self.early.len()) {
+            Withdrawn::Nothing
+        } else {
+            Withdrawn::Part
+        }
     }
 
     /// What may be written now.
@@ -206,7 +245,7 @@ mod tests {
         output.reply(0, b"a", Piece::End);
         output.reply(1, b"half", Piece::Part);
         assert_eq!(sent(&mut output), "a");
-        assert!(output.withdraw(1));
+        assert_eq!(output.withdraw(1), Withdrawn::Part);
         output.reply(1, b"-ERR", Piece::End);
         assert_eq!(sent(&mut output), "-ERR");
     }
@@ -216,9 +255,29 @@ mod tests {
         let mut output = Output::default();
         output.reply(0, &[b'x'; WITHHELD_BYTES_MAX + 1], Piece::Part);
         assert_eq!(sent(&mut output).len(), WITHHELD_BYTES_MAX + 1);
-        assert!(!output.withdraw(0));
+        assert_eq!(output.withdraw(0), Withdrawn::Torn);
         output.reply(0, b"end", Piece::End);
         assert_eq!(sent(&mut output), "end");
+    }
+
+    #[test]
+    fn no_reply_stands_inside_a_frame_that_comes_in_pieces() {
+        let mut output = Output::default();
+        output.push(b"pu", Piece::Part);
+        output.reply(0, b"a", Piece::End);
+        output.reply(1, b"b1", Piece::Part);
+        assert_eq!(sent(&mut output), "");
+        output.push(b"sh", Piece::End);
+        assert_eq!(sent(&mut output), "pusha");
+        output.reply(1, b"b2", Piece::End);
+        assert_eq!(sent(&mut output), "b1b2");
+        output.push(b"half", Piece::Part);
+        output.reply(2, b"c", Piece::End);
+        assert_eq!(output.withdraw_push(), Withdrawn::Part);
+        assert_eq!(sent(&mut output), "c");
+        output.push(&[b'x'; WITHHELD_BYTES_MAX + 1], Piece::Part);
+        assert_eq!(sent(&mut output).len(), WITHHELD_BYTES_MAX + 1);
+        assert_eq!(output.withdraw_push(), Withdrawn::Torn);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use super::output::Withdrawn;
 use super::{Blocking, RetryReason, Session, command_name, pubsub};
 use crate::upstream::again;
 use crate::upstream::link::{Fate, Flush, InFlight, LinkKind, Piece, Recipient};
@@ -118,7 +119,8 @@ impl Recipient for Session {
 
     fn lost(&self, seq: u64, request: &[u8], class: InFlight, fate: Fate) {
         self.write_behind.set(false);
-        if !self.output.borrow_mut().withdraw(seq) {
+        let withdrawn = self.output.borrow_mut().withdraw(seq);
+        if withdrawn == Withdrawn::Torn {
             self.dead.set(true);
             self.landed();
             self.wake();
@@ -137,7 +139,12 @@ impl Recipient for Session {
             Fate::Neutral => self.retry(seq, request, class, RetryReason::Neutral),
             Fate::Uncertain => {
                 match self.blocking.get().filter(|blocking| blocking.seq == seq) {
-                    Some(Blocking { since, .. }) if self.local.shared.answered_after(since + ANSWERED_AT_ONCE_MAX) => {
+                    // Of what Redis has begun to answer something was taken; and WAIT is about the writes that this very Redis was given.
+                    Some(Blocking { since, .. })
+                        if withdrawn == Withdrawn::Nothing
+                            && !matches!(command_name(request).as_str(), "WAIT" | "WAITAOF")
+                            && self.local.shared.answered_after(since + ANSWERED_AT_ONCE_MAX) =>
+                    {
                         self.retry(seq, request, class, RetryReason::Waiting { since });
                         return;
                     }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::append::Appender;
 use super::credentials::Check;
 use super::idle::IdleWatch;
-use super::output::Output;
+use super::output::{Output, Withdrawn};
 use super::state::{Pinned, State, Transaction, Watch};
 use super::streaming::Streaming;
 use super::{Home, RetryReason, SelectAwaited, Session, Settings};
@@ -156,17 +156,10 @@ impl Task {
             self.session.parked.set(false);
             self.connection_ended();
             self.subscription_refused();
-            if !self.state.subscriptions.is_empty()
-                && !self.awaits_answer()
-                && self.session.dedicated.borrow().is_none()
-            {
-                if self.is_forwarding() {
-                    self.renew_subscriptions();
-                } else {
-                    self.session.local.wait(cx.waker());
-                }
-            }
+            self.keep_subscriptions(cx);
             self.run(cx);
+            // What was routed now may have been a SUBSCRIBE.
+            self.keep_subscriptions(cx);
             self.session.write();
             if self.is_over() {
                 return Poll::Ready(());
@@ -184,6 +177,18 @@ impl Task {
                 return self.idle(cx);
             }
             reads += 1;
+        }
+    }
+
+    /// Subscriptions without a connection are made upstream, now or once it is back.
+    fn keep_subscriptions(&mut self, cx: &Context<'_>) {
+        if self.state.subscriptions.is_empty() || self.awaits_answer() || self.session.dedicated.borrow().is_some() {
+            return;
+        }
+        if self.is_forwarding() {
+            self.renew_subscriptions();
+        } else {
+            self.session.local.wait(cx.waker());
         }
     }
 
@@ -289,6 +294,10 @@ impl Task {
                 self.session.retries.borrow_mut().push_front(retry);
                 self.park(cx);
                 return;
+            }
+            if self.session.blocking.get().is_some() {
+                // It waits upstream now. What stands behind it has a time of its own.
+                self.release();
             }
         }
         if !self.input.is_empty() {
@@ -461,6 +470,10 @@ impl Task {
         }
         if self.state.watch == Watch::Upstream {
             self.state.watch = Watch::Lost;
+        }
+        if self.session.output.borrow_mut().withdraw_push() == Withdrawn::Torn {
+            // Whatever came next would be taken for the rest of it.
+            self.session.dead.set(true);
         }
         match self.state.pinned {
             Pinned::No => {}

@@ -9,7 +9,7 @@ use super::down::Ruled;
 use super::route::Ask;
 use super::state::{Transaction, Watch};
 use super::task::{Routed, Task};
-use crate::command::{self, Name};
+use crate::command::{self, Name, Placement};
 use crate::outage::effect::Effect;
 use crate::outage::rules::Reply;
 use crate::outage::write::{Write, WriteContext, write_with};
@@ -153,6 +153,10 @@ impl Task {
     }
 
     fn exec_upstream(&mut self, ask: &Ask<'_>) -> Routed {
+        if self.is_about_session() {
+            self.end_transaction();
+            return self.refuse(ask);
+        }
         let link = self.dedicated();
         if !self.take_home(Home::Link(link.id)) {
             return Routed::Park;
@@ -173,6 +177,21 @@ impl Task {
         let seq = self.seq(ask);
         link.push(session, seq, ask.request.frame(), InFlight::Write, Watched::Yes, now_us);
         Routed::Done
+    }
+
+    /// Whether something was gathered that would make another session of this one (SELECT, HELLO): it was not noted, and is refused while down, too.
+    fn is_about_session(&self) -> bool {
+        let Transaction::Here(gathered) = &self.state.transaction else {
+            return false;
+        };
+        let mut scanner = Scanner::default();
+        gathered.requests.iter().any(|bytes| {
+            let Ok(Scan::Request { .. }) = scanner.scan(bytes, &Limits::default()) else {
+                return true;
+            };
+            let request = Request::new(bytes, scanner.spans());
+            command::placement(command::lookup(&request), &request) == Placement::Session
+        })
     }
 
     fn judge_transaction(&mut self, requests: &[Vec<u8>]) -> Judged {

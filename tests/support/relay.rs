@@ -18,6 +18,8 @@ pub enum Verdict {
     Answer(Vec<u8>),
     /// The connection ends without a reply.
     Close,
+    /// The connection ends behind these bytes.
+    CloseAfter(Vec<u8>),
 }
 
 /// One request at a time per connection: a reply goes back before the next request is read.
@@ -112,6 +114,10 @@ fn serve(
             Verdict::Instead(other) => redis.try_call(&other),
             Verdict::Answer(bytes) => Ok(bytes),
             Verdict::Close => return,
+            Verdict::CloseAfter(bytes) => {
+                let _ = output.write_all(&bytes);
+                return;
+            }
         };
         if reply.is_err() || output.write_all(&reply.unwrap()).is_err() {
             return;
