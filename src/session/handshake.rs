@@ -284,8 +284,9 @@ impl Task {
             _ => match ask.request.arg(2).to_ascii_lowercase().as_slice() {
                 b"lib-name" => (&mut self.state.library_name, ask.request.arg(3), "lib-name"),
                 b"lib-ver" => (&mut self.state.library_version, ask.request.arg(3), "lib-ver"),
-                other => {
-                    let text = format!("-ERR Unrecognized option '{}'\r\n", String::from_utf8_lossy(other));
+                _ => {
+                    let option = String::from_utf8_lossy(ask.request.arg(2)).replace(['\r', '\n'], " ");
+                    let text = format!("-ERR Unrecognized option '{option}'\r\n");
                     return self.answer(ask, text.as_bytes(), Route::Local);
                 }
             },
@@ -311,7 +312,7 @@ impl Task {
     /// What Redis says of the request's form alone, if it says anything.
     pub(super) fn refused(&self, ask: &Ask<'_>) -> Option<Vec<u8>> {
         let spec = match ask.spec {
-            Some(spec) if spec.id == Name::ClientSetinfo && self.is_too_old_for_setinfo() => {
+            Some(spec) if spec.id == Name::ClientSetinfo && self.is_before_7_2() => {
                 command::TABLE.get(Name::Client as usize)
             }
             spec => spec,
@@ -319,8 +320,8 @@ impl Task {
         command::refused(spec, &ask.request)
     }
 
-    /// CLIENT SETINFO came with Redis 7.2: an older upstream answers that it does not know it.
-    fn is_too_old_for_setinfo(&self) -> bool {
+    /// CLIENT SETINFO came with Redis 7.2, an older upstream answers that it does not know it; HELLO reads its options otherwise since then.
+    pub(super) fn is_before_7_2(&self) -> bool {
         let facts = self.session.local.shared.facts();
         let mut parts = facts.version.split('.').map(|part| part.parse().unwrap_or(0));
         let version: (u32, u32) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));

@@ -1,4 +1,4 @@
-//! HELLO: the protocol, an AUTH and a name in one command, its options obeyed in their order.
+//! HELLO: the protocol, an AUTH and a name in one command.
 
 use super::handshake::Judgement;
 use super::route::Ask;
@@ -20,7 +20,7 @@ struct Hello {
     protocol: Protocol,
     credentials: Option<Credentials>,
     name: Option<Vec<u8>>,
-    /// The first option that is wrong, as Redis's error: what stands before it takes effect, and is refused first.
+    /// The first option that is wrong, as Redis's error. Before Redis 7.2, what stands before it takes effect, and is refused first.
     fault: Option<String>,
 }
 
@@ -33,6 +33,9 @@ impl Task {
             Ok(hello) => hello,
             Err(error) => return self.answer(ask, format!("-{error}\r\n").as_bytes(), Route::Local),
         };
+        if let Some(fault) = hello.fault.as_ref().filter(|_| !self.is_before_7_2()) {
+            return self.answer(ask, format!("-{fault}\r\n").as_bytes(), Route::Local);
+        }
         let owes = self.state.admission == Admission::Owed
             || self.session.local.shared.password_owed() && self.state.key.identity == Identity::Url;
         let judgement = match hello.credentials {

@@ -40,8 +40,12 @@ pub struct Handshake<'a> {
 pub enum Opener<'a> {
     /// As the one whom it will serve.
     Itself,
-    /// As sessions that never AUTH, if that can be; it is handed over then.
-    Url(Option<&'a Credentials>),
+    /// As sessions that never AUTH, if that can be; it is handed over then. Where a password is asked of them, with what the user `default`
+    /// was last let in with.
+    Url {
+        credentials: Option<&'a Credentials>,
+        default: Option<&'a Credentials>,
+    },
 }
 
 /// What the upstream said of itself on this connection.
@@ -144,7 +148,13 @@ async fn ready(target: &Target, handshake: &Handshake<'_>, deadline: Deadline) -
     let mut conversation = bare(target, deadline).await?;
     let opened = match handshake.opener {
         Opener::Itself => None,
-        Opener::Url(credentials) => opened(&mut conversation, handshake, credentials).await?,
+        Opener::Url { credentials, default } => {
+            let opened_as_url = opened(&mut conversation, handshake, credentials).await?;
+            match (opened_as_url, default) {
+                (None, Some(default)) => opened(&mut conversation, handshake, Some(default)).await?,
+                (opened, _) => opened,
+            }
+        }
     };
     authenticate(&mut conversation, handshake.credentials).await?;
     let introduced = match opened {

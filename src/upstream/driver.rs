@@ -13,7 +13,7 @@ use super::io::{Reader, Writer};
 use super::link::{Fate, Flush, Link, LinkKind, LinkState, Piece, Recipient, Slot};
 use super::local::Local;
 use super::local::wake_after_others;
-use super::settings::Identity;
+use super::settings::{Credentials, Identity};
 use super::shared::{Shared, Sign};
 use super::stall::Stall;
 use super::stats;
@@ -75,9 +75,10 @@ async fn open(link: &Rc<Link>, local: &Rc<Local>) -> Result<(Dialled, Ticket), F
         sleep_until(at.into()).await;
     }
     let shared = &local.shared;
+    let default = shared.known.live("default");
     let handshake = Handshake {
         credentials: shared.credentials(&link.key.identity),
-        opener: opener(shared, &link.key.identity),
+        opener: opener(shared, &link.key.identity, default.as_ref()),
         protocol: link.key.protocol,
         db: link.key.db,
     };
@@ -107,13 +108,22 @@ async fn open(link: &Rc<Link>, local: &Rc<Local>) -> Result<(Dialled, Ticket), F
     Ok((dialled, ticket))
 }
 
-/// Sessions that never AUTH open the connections of those that do, unless they would be asked for a password.
-fn opener<'a>(shared: &'a Shared, identity: &Identity) -> Opener<'a> {
+/// Sessions that never AUTH open the connections of those that do; where they would be asked for a password, the user `default`, if it has
+/// been let in.
+fn opener<'a>(shared: &'a Shared, identity: &'a Identity, default: Option<&'a Credentials>) -> Opener<'a> {
+    let default = default.filter(|default| shared.credentials(identity) != Some(default));
     match identity {
         Identity::Url => Opener::Itself,
-        Identity::Client(_) => match &shared.target.credentials {
-            None if shared.password_owed() => Opener::Itself,
-            credentials => Opener::Url(credentials.as_ref()),
+        Identity::Client(_) => match (&shared.target.credentials, default) {
+            (None, None) if shared.password_owed() => Opener::Itself,
+            (None, Some(_)) if shared.password_owed() => Opener::Url {
+                credentials: default,
+                default: None,
+            },
+            (credentials, default) => Opener::Url {
+                credentials: credentials.as_ref(),
+                default,
+            },
         },
     }
 }

@@ -49,6 +49,7 @@ const EXCEPTIONS: &[(Compared, &str, &[Name])] = &[
         &[
             Name::AclGenpass,
             Name::Hrandfield,
+            Name::Lolwut,
             Name::Randomkey,
             Name::Spop,
             Name::Srandmember,
