@@ -32,11 +32,16 @@ impl Task {
 
     #[inline]
     pub(super) fn via_lane(&mut self, ask: &Ask<'_>) -> Routed {
-        let lane = self.lane();
+        let class = self.class(ask);
+        let may_be_held = class == InFlight::Write || ask.may_replicate();
+        let held = may_be_held
+            .then(|| self.session.local.held_lane(&self.state.key))
+            .flatten();
+        let lane = held.unwrap_or_else(|| self.lane());
         if !self.take_home(Home::Link(lane.id)) {
             return Routed::Park;
         }
-        self.send(&lane, ask, self.class(ask), Watched::Yes);
+        self.send(&lane, ask, class, Watched::Yes);
         Routed::Done
     }
 

@@ -79,6 +79,13 @@ impl Pool {
         Some(self.idle.remove(at).link)
     }
 
+    /// A connection that can be spoken on at once.
+    pub(super) fn take_up(&mut self, key: &LinkKey) -> Option<Rc<Link>> {
+        let fits = |link: &Link| link.key == *key && link.state() == LinkState::Up && link.is_reusable();
+        let at = self.idle.iter().position(|idle| fits(&idle.link))?;
+        Some(self.idle.remove(at).link)
+    }
+
     fn want(&mut self, key: &LinkKey, before: Before, now: Instant) {
         let fresh_at = (before == Before::Nobody).then_some(now);
         if let Some(wanted) = self.wanted.iter_mut().find(|wanted| wanted.key == *key) {
