@@ -1,4 +1,4 @@
-//! CLIENT PAUSE: what Redis holds waits, what it answers does not, whatever shares a lane.
+//! CLIENT PAUSE and busy scripts: what Redis holds waits, what it answers does not, whatever shares a lane.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,7 +10,8 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Client, DEADLINE, Durability, RedisServer, Settings, Tideover, bulk, command};
+use support::pair::Pair;
+use support::{Client, DEADLINE, Durability, RedisServer, Settings, Tideover, bulk, command, wait_until};
 
 /// One worker, so that all share its lane.
 fn one_worker() -> Settings {
@@ -61,5 +62,39 @@ fn a_pause_of_writes_holds_nobodys_reads_and_applies_each_write_once() {
         assert_eq!(counting.reply(), b":1\r\n");
         let applied = (round * writers.len()).to_string();
         assert_eq!(reader.call(&["GET", "n"]), bulk(&applied));
+    }
+}
+
+#[test]
+fn what_redis_allows_while_a_script_is_busy_is_allowed_in_any_database() {
+    let pair = Pair::start_with(&["--busy-reply-threshold", "10"], &one_worker());
+    for (server, address) in [
+        (&pair.direct, pair.direct.address()),
+        (&pair.behind, pair.proxy.address()),
+    ] {
+        let mut redis = server.client();
+        let before = clients_info(&mut redis, "connected_clients");
+        let mut sessions: Vec<Client> = (0..3).map(|_| Client::connect(&address)).collect();
+        for session in &mut sessions {
+            assert_eq!(session.call(&["SELECT", "9"]), b"+OK\r\n");
+            session.call(&["SET", "n", "1"]);
+        }
+        // Those of tideover: a lane for this database, and two connections that are ready before somebody needs one.
+        wait_until(DEADLINE, "connections in the other database", || {
+            clients_info(&mut redis, "connected_clients") >= before + 3
+        });
+        let [busy, queueing, killing] = sessions.as_mut_slice() else {
+            unreachable!()
+        };
+        busy.send(&["EVAL", "while true do end", "0"]);
+        wait_until(DEADLINE, "the script is busy", || {
+            redis.call(&["PING"]).starts_with(b"-BUSY")
+        });
+        assert_eq!(queueing.call(&["MULTI"]), b"+OK\r\n", "at {address}");
+        assert!(queueing.call(&["INCR", "n"]).starts_with(b"-BUSY"), "at {address}");
+        assert_eq!(killing.call(&["SCRIPT", "KILL"]), b"+OK\r\n", "at {address}");
+        assert_eq!(busy.reply().first(), Some(&b'-'), "at {address}");
+        assert!(queueing.call(&["EXEC"]).starts_with(b"-EXECABORT"), "at {address}");
+        assert_eq!(killing.call(&["GET", "n"]), bulk("1"));
     }
 }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::blocking::shortened;
+use super::busy::is_for_busy;
 use super::pubsub::{is_subscribed_mode, is_subscription};
 use super::route::Ask;
 use super::state::{Pinned, Transaction, Unconfirmed, Watch};
@@ -108,13 +109,14 @@ impl Task {
                 }
                 self.via_lane(ask)
             }
+            Placement::Dedicated if ask.name().is_some_and(is_for_busy) => self.ask_busy(ask),
             Placement::Lane | Placement::Dedicated | Placement::Script | Placement::Session => {
                 self.via_dedicated(ask, placement)
             }
         }
     }
 
-    fn class(&self, ask: &Ask<'_>) -> InFlight {
+    pub(super) fn class(&self, ask: &Ask<'_>) -> InFlight {
         match ask.came_back {
             Some((_, class)) => class,
             None => ask.in_flight().into(),

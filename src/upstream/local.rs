@@ -249,6 +249,9 @@ impl Local {
         if !is_well || self.is_stopping() || self.dial_not_before().is_some_and(|at| at > now) {
             return;
         }
+        for lane in self.lanes.borrow().iter().filter(|lane| lane.state() == LinkState::Up) {
+            self.pool.borrow_mut().may_want(&lane.key, now);
+        }
         let missing = self.pool.borrow().missing(now);
         for key in missing {
             if key.identity == Identity::Url && self.shared.password_owed() {

@@ -1,7 +1,7 @@
 //! Dedicated connections that no session has: given back, or dialled ahead (spares), so that the next session need not wait for a dial.
 //!
-//! There are always spares for what sessions start with (the URL's identity in RESP2); for other keys once a session needed one, until nobody
-//! has for a minute. They are dialled by the worker's tick and only while CLOSED; one that fails says nothing of the upstream to anybody, for
+//! There are always spares for what sessions start with (the URL's identity in RESP2); for other keys while there is a lane for them, or once a
+//! session needed one, until nobody has for a minute. They are dialled by the worker's tick and only while CLOSED; one that fails says nothing of the upstream to anybody, for
 //! nobody waits for it, and is not tried again for a while.
 
 use std::rc::Rc;
@@ -84,6 +84,13 @@ impl Pool {
         let fits = |link: &Link| link.key == *key && link.state() == LinkState::Up && link.is_reusable();
         let at = self.idle.iter().position(|idle| fits(&idle.link))?;
         Some(self.idle.remove(at).link)
+    }
+
+    /// A lane has this key: its sessions may need a connection of their own. Those who have needed one come first.
+    pub(super) fn may_want(&mut self, key: &LinkKey, now: Instant) {
+        if self.wanted.len() < KEYS_MAX || self.wanted.iter().any(|wanted| wanted.key == *key) {
+            self.want(key, Before::Anybody, now);
+        }
     }
 
     fn want(&mut self, key: &LinkKey, before: Before, now: Instant) {
