@@ -161,12 +161,8 @@ impl Failure {
         link.refusal.replace(refusal.clone());
         match refusal {
             Some(text) => {
-                let slots = link.slots.take();
                 link.state.set(LinkState::Dead);
-                for slot in slots {
-                    slot.recipient.denied(slot.seq, &text);
-                    slot.recipient.flush();
-                }
+                link.deny_all(&text);
             }
             None => link.retire(),
         }

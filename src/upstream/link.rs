@@ -74,6 +74,10 @@ pub trait Recipient {
     fn lost(&self, seq: u64, request: &[u8], class: InFlight, verdict: Fate);
     /// The upstream does not take this identity: `error` is its reply without `-`.
     fn denied(&self, seq: u64, error: &str);
+    /// As [`Recipient::denied`], for credentials that it took before: their user is gone, or has another password now.
+    fn withdrawn(&self, seq: u64, error: &str) {
+        self.denied(seq, error);
+    }
     /// The dedicated connection of this recipient ended.
     fn ended(&self);
     /// Writes what has been gathered.
@@ -440,6 +444,25 @@ impl Link {
                 slot.recipient.taken_back(slot.seq, request, slot.class);
             }
             self.wake();
+        }
+    }
+
+    /// Tells all who wait on it that the upstream refused it.
+    pub(super) fn deny_all(&self, error: &str) {
+        // A dial begins with HELLO, which is refused in words of its own.
+        let said = if error.starts_with("NOAUTH") {
+            "NOAUTH Authentication required."
+        } else {
+            error
+        };
+        let is_withdrawn = error.starts_with("WRONGPASS") && self.key.identity != Identity::Url;
+        for slot in self.slots.take() {
+            if is_withdrawn {
+                slot.recipient.withdrawn(slot.seq, said);
+            } else {
+                slot.recipient.denied(slot.seq, said);
+            }
+            slot.recipient.flush();
         }
     }
 
