@@ -101,6 +101,8 @@
 //! - A dead connection is half-closed and read to its end before its requests are judged: a frozen server that wakes answers all.
 //! - Behind a client that does not read, a lane hands the reads of others back to their sessions, which ask elsewhere; writes wait, and after
 //!   `timeouts.command` that client is closed. Alone on its lane it may take its time.
+//! - Behind a command that Redis holds while it answers others (CLIENT PAUSE) reads are handed back likewise; what Redis would hold, too, goes on
+//!   joining that lane.
 //! - Subscriptions outlive an outage, not a Redis that closes their connection and takes the next one: that was meant for the client.
 //! - Never `+OK` unchecked: AUTH while down takes only what Redis accepted before or the configuration names.
 //! - Replies come from Redis or [`outage`], bytes in and bytes out: what passes through is framed, never decoded.

@@ -316,3 +316,39 @@ fn a_client_that_redis_ends_is_ended() {
         replies
     });
 }
+
+#[test]
+fn a_session_whose_user_is_deleted_is_closed() {
+    let pair = Pair::start();
+    pair.check("a session of a user that is gone", |dial| {
+        let (mut admin, mut one, mut other) = (dial(), dial(), dial());
+        let mut replies = admin.call(&["ACL", "SETUSER", "leaver", "on", ">x", "~*", "+@all"]);
+        for session in [&mut one, &mut other] {
+            replies.extend(session.call(&["AUTH", "leaver", "x"]));
+            replies.extend(session.call(&["SET", "k", "v"]));
+        }
+        replies.extend(admin.call(&["ACL", "DELUSER", "leaver"]));
+        for session in [&mut one, &mut other] {
+            // Redis has closed it already, perhaps too early for this to be sent.
+            let _ = session.try_call(&["GET", "k"]).map(|reply| replies.extend(reply));
+            assert_eq!(session.until_closed(), b"");
+        }
+        replies.extend(admin.call(&["GET", "k"]));
+        replies.extend(dial().call(&["AUTH", "leaver", "x"]));
+        replies
+    });
+}
+
+#[test]
+fn a_password_asked_for_from_now_on_is_asked_in_the_words_of_redis() {
+    let pair = Pair::start();
+    pair.check("a new session after CONFIG SET requirepass", |dial| {
+        let mut replies = dial().call(&["CONFIG", "SET", "requirepass", "x"]);
+        let mut session = dial();
+        replies.extend(session.call(&["GET", "k"]));
+        replies.extend(session.call(&["AUTH", "x"]));
+        replies.extend(session.call(&["GET", "k"]));
+        replies.extend(session.call(&["CONFIG", "SET", "requirepass", ""]));
+        replies
+    });
+}

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::blocking::shortened;
+use super::busy::is_for_busy;
 use super::pubsub::{is_subscribed_mode, is_subscription};
 use super::route::Ask;
 use super::state::{Pinned, Transaction, Unconfirmed, Watch};
@@ -32,11 +33,16 @@ impl Task {
 
     #[inline]
     pub(super) fn via_lane(&mut self, ask: &Ask<'_>) -> Routed {
-        let lane = self.lane();
+        let class = self.class(ask);
+        let may_be_held = class == InFlight::Write || ask.may_replicate();
+        let held = may_be_held
+            .then(|| self.session.local.held_lane(&self.state.key))
+            .flatten();
+        let lane = held.unwrap_or_else(|| self.lane());
         if !self.take_home(Home::Link(lane.id)) {
             return Routed::Park;
         }
-        self.send(&lane, ask, self.class(ask), Watched::Yes);
+        self.send(&lane, ask, class, Watched::Yes);
         Routed::Done
     }
 
@@ -103,13 +109,14 @@ impl Task {
                 }
                 self.via_lane(ask)
             }
+            Placement::Dedicated if ask.name().is_some_and(is_for_busy) => self.ask_busy(ask),
             Placement::Lane | Placement::Dedicated | Placement::Script | Placement::Session => {
                 self.via_dedicated(ask, placement)
             }
         }
     }
 
-    fn class(&self, ask: &Ask<'_>) -> InFlight {
+    pub(super) fn class(&self, ask: &Ask<'_>) -> InFlight {
         match ask.came_back {
             Some((_, class)) => class,
             None => ask.in_flight().into(),

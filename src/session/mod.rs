@@ -5,6 +5,7 @@
 
 mod append;
 mod blocking;
+mod busy;
 mod credentials;
 mod down;
 mod forward;

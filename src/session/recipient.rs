@@ -166,6 +166,13 @@ impl Recipient for Session {
         self.landed();
     }
 
+    /// Redis closes the connections of a user that is deleted. Who is closed comes again and says the password of today.
+    fn withdrawn(&self, _: u64, _: &str) {
+        self.dead.set(true);
+        self.landed();
+        self.wake();
+    }
+
     fn ended(&self) {
         self.dedicated_ended.set(true);
         self.wake();

@@ -69,6 +69,12 @@ impl<'a> Ask<'a> {
         }
     }
 
+    /// Whether Redis holds it like a write while writes are paused (PFCOUNT, PUBLISH).
+    #[inline]
+    pub(super) fn may_replicate(&self) -> bool {
+        self.spec.is_some_and(|spec| spec.flags.contains(Flags::MAY_REPLICATE))
+    }
+
     pub(super) fn is_blocking(&self) -> bool {
         match self.learned {
             None => self.spec.is_some_and(|spec| spec.flags.contains(Flags::BLOCKING)),

@@ -171,12 +171,8 @@ impl Failure {
         link.refusal.replace(refusal.clone());
         match refusal {
             Some(text) => {
-                let slots = link.slots.take();
                 link.state.set(LinkState::Dead);
-                for slot in slots {
-                    slot.recipient.denied(slot.seq, &text);
-                    slot.recipient.flush();
-                }
+                link.deny_all(&text);
             }
             None => link.retire(),
         }
@@ -341,6 +337,7 @@ impl Driver {
     /// Hands out all replies in `bytes`; gives the number of bytes used.
     fn replies(&mut self, bytes: &[u8]) -> Result<usize, crate::resp::reply::NotAReply> {
         let now_us = self.local.turn.now_us();
+        self.link.heard_us.set(now_us);
         let mut at = 0;
         while at < bytes.len() {
             let whole = !self.scanner.is_mid_reply();
@@ -402,9 +399,7 @@ impl Driver {
                 let keep = keep.max(out.base).min(out.sent);
                 out.forget(keep);
                 drop(out);
-                if self.link.detached.get() && self.link.slots.borrow().is_empty() {
-                    self.link.abandon();
-                }
+                self.link.moved_on();
                 if flush == Flush::Wanted {
                     self.flushes.push(slot.recipient);
                 }

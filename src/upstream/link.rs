@@ -74,6 +74,10 @@ pub trait Recipient {
     fn lost(&self, seq: u64, request: &[u8], class: InFlight, verdict: Fate);
     /// The upstream does not take this identity: `error` is its reply without `-`.
     fn denied(&self, seq: u64, error: &str);
+    /// As [`Recipient::denied`], for credentials that it took before: their user is gone, or has another password now.
+    fn withdrawn(&self, seq: u64, error: &str) {
+        self.denied(seq, error);
+    }
     /// The dedicated connection of this recipient ended.
     fn ended(&self);
     /// Writes what has been gathered.
@@ -112,6 +116,16 @@ pub enum LinkState {
     /// Nothing is written any more; what was sent may still be answered.
     Draining,
     Dead,
+}
+
+/// Who may push into a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OpenTo {
+    All,
+    /// A lane on which Redis holds a command while it answers others (CLIENT PAUSE): what it would hold, too.
+    Held,
+    /// A lane that waits, or has waited, for somebody: those who come later take another one.
+    Nobody,
 }
 
 /// Lane or dedicated: what is done with frames that answer nothing, and with backpressure.
@@ -192,8 +206,11 @@ pub struct Link {
     /// The driver has been woken and has not run yet.
     pub(super) woken: Cell<bool>,
     pub(super) incoming: Cell<Incoming>,
-    /// A lane that waits for a client that does not read: those who come later take another one.
-    pub(super) detached: Cell<bool>,
+    pub(super) open_to: Cell<OpenTo>,
+    /// When something arrived last.
+    pub(super) heard_us: Cell<u32>,
+    /// Whether the upstream is being asked, elsewhere, if it is there ([`super::held`]).
+    pub(super) asked_beside: Cell<bool>,
     /// A dedicated connection that some session has had.
     pub(super) has_served: Cell<bool>,
     /// It may be something else by now than its key says, or carry state of its session.
@@ -231,7 +248,9 @@ impl Link {
             driver: RefCell::default(),
             woken: Cell::new(false),
             incoming: Cell::new(Incoming::Replies),
-            detached: Cell::new(false),
+            open_to: Cell::new(OpenTo::All),
+            heard_us: Cell::new(0),
+            asked_beside: Cell::new(false),
             has_served: Cell::new(false),
             altered: Cell::new(false),
             used: Cell::new(true),
@@ -250,7 +269,7 @@ impl Link {
     #[inline]
     #[must_use]
     pub fn is_open(&self) -> bool {
-        matches!(self.state.get(), LinkState::Dialling | LinkState::Up) && !self.detached.get()
+        matches!(self.state.get(), LinkState::Dialling | LinkState::Up) && self.open_to.get() == OpenTo::All
     }
 
     /// Why the upstream refused this identity or database, when it did.
@@ -284,7 +303,10 @@ impl Link {
         watched: Watched,
         now_us: u32,
     ) {
-        debug_assert!(self.is_open(), "requests are pushed to open links only");
+        debug_assert!(
+            self.is_open() || self.is_held(),
+            "requests are pushed to open links only"
+        );
         let mut out = self.out.borrow_mut();
         let slot = Slot {
             recipient,
@@ -422,6 +444,25 @@ impl Link {
                 slot.recipient.taken_back(slot.seq, request, slot.class);
             }
             self.wake();
+        }
+    }
+
+    /// Tells all who wait on it that the upstream refused it.
+    pub(super) fn deny_all(&self, error: &str) {
+        // A dial begins with HELLO, which is refused in words of its own.
+        let said = if error.starts_with("NOAUTH") {
+            "NOAUTH Authentication required."
+        } else {
+            error
+        };
+        let is_withdrawn = error.starts_with("WRONGPASS") && self.key.identity != Identity::Url;
+        for slot in self.slots.take() {
+            if is_withdrawn {
+                slot.recipient.withdrawn(slot.seq, said);
+            } else {
+                slot.recipient.denied(slot.seq, said);
+            }
+            slot.recipient.flush();
         }
     }
 

@@ -51,8 +51,10 @@ pub struct Local {
     pub turn: Rc<Turn>,
     worker: usize,
     next_link_id: Cell<u64>,
-    lanes: RefCell<Vec<Rc<Link>>>,
-    pool: RefCell<Pool>,
+    pub(super) lanes: RefCell<Vec<Rc<Link>>>,
+    /// Lanes on which Redis holds a command.
+    pub(super) held: RefCell<Vec<Rc<Link>>>,
+    pub(super) pool: RefCell<Pool>,
     /// Every link whose driver lives.
     links: RefCell<Vec<Rc<Link>>>,
     seen_generation: Cell<u64>,
@@ -89,6 +91,7 @@ impl Local {
             worker,
             next_link_id: Cell::new(2),
             lanes: RefCell::default(),
+            held: RefCell::default(),
             pool: RefCell::new(Pool::new(start, Instant::now())),
             links: RefCell::default(),
             waiters: RefCell::default(),
@@ -127,6 +130,7 @@ impl Local {
     fn moved_to(&self, generation: u64) {
         self.seen_generation.set(generation);
         self.lanes.borrow_mut().clear();
+        self.held.borrow_mut().clear();
         self.pool.borrow_mut().clear();
         let older: Vec<Rc<Link>> = self
             .links
@@ -245,6 +249,9 @@ impl Local {
         if !is_well || self.is_stopping() || self.dial_not_before().is_some_and(|at| at > now) {
             return;
         }
+        for lane in self.lanes.borrow().iter().filter(|lane| lane.state() == LinkState::Up) {
+            self.pool.borrow_mut().may_want(&lane.key, now);
+        }
         let missing = self.pool.borrow().missing(now);
         for key in missing {
             if key.identity == Identity::Url && self.shared.password_owed() {
@@ -276,6 +283,7 @@ impl Local {
     pub(super) fn forget(&self, link: &Rc<Link>) {
         self.links.borrow_mut().retain(|known| !Rc::ptr_eq(known, link));
         self.lanes.borrow_mut().retain(|known| !Rc::ptr_eq(known, link));
+        self.held.borrow_mut().retain(|known| !Rc::ptr_eq(known, link));
         self.pool.borrow_mut().forget(link, Instant::now());
     }
 

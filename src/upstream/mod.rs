@@ -6,6 +6,7 @@ pub mod connections;
 pub mod dial;
 mod driver;
 pub mod health;
+mod held;
 pub mod hello;
 pub mod io;
 pub mod known;

@@ -1,7 +1,7 @@
 //! Dedicated connections that no session has: given back, or dialled ahead (spares), so that the next session need not wait for a dial.
 //!
-//! There are always spares for what sessions start with (the URL's identity in RESP2); for other keys once a session needed one, until nobody
-//! has for a minute. They are dialled by the worker's tick and only while CLOSED; one that fails says nothing of the upstream to anybody, for
+//! There are always spares for what sessions start with (the URL's identity in RESP2); for other keys while there is a lane for them, or once a
+//! session needed one, until nobody has for a minute. They are dialled by the worker's tick and only while CLOSED; one that fails says nothing of the upstream to anybody, for
 //! nobody waits for it, and is not tried again for a while.
 
 use std::rc::Rc;
@@ -11,6 +11,8 @@ use super::link::{Link, LinkKey, LinkState};
 
 /// Connections kept ready for each key in use.
 pub(super) const SPARES: usize = 2;
+/// For a key that has a lane, and no session has needed more.
+const SPARES_UNPROVEN: usize = 1;
 /// Connections without a session, of all keys together.
 const IDLE_MAX: usize = 64;
 /// Keys that spares are kept for: identities, databases, protocol versions.
@@ -34,10 +36,11 @@ struct Idle {
     since: Instant,
 }
 
-/// A key that sessions needed a connection for.
+/// A key that sessions needed a connection for, or may need one.
 struct Wanted {
     key: LinkKey,
     at: Instant,
+    spares: usize,
     /// When one was needed that had served nobody.
     fresh_at: Option<Instant>,
     /// No spare is dialled before.
@@ -56,6 +59,7 @@ impl Pool {
         let wanted = Wanted {
             key: start,
             at: now,
+            spares: SPARES,
             fresh_at: None,
             not_before: now,
         };
@@ -79,10 +83,33 @@ impl Pool {
         Some(self.idle.remove(at).link)
     }
 
+    /// A connection that can be spoken on at once.
+    pub(super) fn take_up(&mut self, key: &LinkKey) -> Option<Rc<Link>> {
+        let fits = |link: &Link| link.key == *key && link.state() == LinkState::Up && link.is_reusable();
+        let at = self.idle.iter().position(|idle| fits(&idle.link))?;
+        Some(self.idle.remove(at).link)
+    }
+
+    /// A lane has this key: one of its sessions may need a connection of its own. Those who have needed one come first.
+    pub(super) fn may_want(&mut self, key: &LinkKey, now: Instant) {
+        if let Some(wanted) = self.wanted.iter_mut().find(|wanted| wanted.key == *key) {
+            wanted.at = now;
+        } else if self.wanted.len() < KEYS_MAX {
+            self.wanted.push(Wanted {
+                key: key.clone(),
+                at: now,
+                spares: SPARES_UNPROVEN,
+                fresh_at: None,
+                not_before: now,
+            });
+        }
+    }
+
     fn want(&mut self, key: &LinkKey, before: Before, now: Instant) {
         let fresh_at = (before == Before::Nobody).then_some(now);
         if let Some(wanted) = self.wanted.iter_mut().find(|wanted| wanted.key == *key) {
             wanted.at = now;
+            wanted.spares = SPARES;
             wanted.fresh_at = fresh_at.or(wanted.fresh_at);
             return;
         }
@@ -99,6 +126,7 @@ impl Pool {
         self.wanted.push(Wanted {
             key: key.clone(),
             at: now,
+            spares: SPARES,
             fresh_at,
             not_before: now,
         });
@@ -122,7 +150,10 @@ impl Pool {
             let is_fresh_needed = wanted.fresh_at.is_some_and(|at| !is_old(at, now));
             let is_spare = |link: &Link| link.key == wanted.key && !(is_fresh_needed && link.has_served.get());
             let have = self.idle.iter().filter(|idle| is_spare(&idle.link)).count();
-            missing.extend(std::iter::repeat_n(wanted.key.clone(), SPARES.saturating_sub(have)));
+            missing.extend(std::iter::repeat_n(
+                wanted.key.clone(),
+                wanted.spares.saturating_sub(have),
+            ));
         }
         missing.truncate(IDLE_MAX - self.idle.len().min(IDLE_MAX));
         missing
@@ -139,11 +170,8 @@ impl Pool {
             let key = &idle.link.key;
             let is_alike = |other: &Link| other.key == *key && other.has_served.get() == idle.link.has_served.get();
             let have = self.idle.iter().filter(|other| is_alike(&other.link)).count();
-            let keep = if self.wanted.iter().any(|wanted| wanted.key == *key) {
-                SPARES
-            } else {
-                0
-            };
+            let wanted = self.wanted.iter().find(|wanted| wanted.key == *key);
+            let keep = wanted.map_or(0, |wanted| wanted.spares);
             if have > keep && is_old(idle.since, now) {
                 expired.push(self.idle.remove(at).link);
             } else {
@@ -232,6 +260,19 @@ mod tests {
         assert_eq!(fill(&mut pool, now), SPARES);
         assert!(pool.take(&key(5), Before::Anybody, now).is_none());
         assert_eq!(fill(&mut pool, now), SPARES, "for the other database, too");
+    }
+
+    #[test]
+    fn a_key_that_has_a_lane_has_one_spare_before_a_session_needs_one() {
+        let (mut pool, now) = pool();
+        fill(&mut pool, now);
+        pool.may_want(&key(5), now);
+        assert_eq!(fill(&mut pool, now), 1);
+        assert!(pool.take(&key(5), Before::Anybody, now).is_some());
+        assert_eq!(fill(&mut pool, now), SPARES);
+        let later = now + REMEMBERED;
+        pool.may_want(&key(5), later);
+        assert!(pool.expired(later).is_empty(), "its lane is there yet");
     }
 
     #[test]

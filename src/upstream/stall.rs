@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::link::{Fate, Flush, InFlight, Link, LinkKind, Piece, Recipient};
+use super::link::{Fate, Flush, InFlight, Link, LinkKind, OpenTo, Piece, Recipient};
 
 /// A client that takes less than this per `timeouts.command` is given up where others wait behind it.
 const TAKEN_BYTES_MIN: usize = 4 << 20;
@@ -53,7 +53,12 @@ impl Link {
     /// Takes the lane from those who come later, and hands the reads behind `stuck` back to their sessions, which ask elsewhere; the replies that
     /// still come here are dropped. A read stays where something of its session that is none stays, for the order's sake.
     pub(super) fn detach(&self, stuck: &Rc<dyn Recipient>) {
-        self.detached.set(true);
+        self.open_to.set(OpenTo::Nobody);
+        self.hand_back_reads(stuck);
+    }
+
+    /// As [`Self::detach`] says.
+    pub(super) fn hand_back_reads(&self, stuck: &Rc<dyn Recipient>) {
         let ignored: Rc<dyn Recipient> = Rc::new(Ignored);
         let mut handed_back = Vec::new();
         {
@@ -79,6 +84,17 @@ impl Link {
         }
     }
 
+    /// A request was answered: whoever was waited for has moved on. A lane that nobody is to join ends with its last one.
+    pub(super) fn moved_on(&self) {
+        if self.open_to.get() == OpenTo::All {
+            return;
+        }
+        self.open_to.set(OpenTo::Nobody);
+        if self.slots.borrow().is_empty() {
+            self.abandon();
+        }
+    }
+
     /// Whether anything of others is in flight behind `stuck`.
     pub(super) fn is_shared_with(&self, stuck: &Rc<dyn Recipient>) -> bool {
         self.slots
@@ -88,7 +104,7 @@ impl Link {
     }
 }
 
-fn address(recipient: &Rc<dyn Recipient>) -> *const () {
+pub(super) fn address(recipient: &Rc<dyn Recipient>) -> *const () {
     Rc::as_ptr(recipient).cast()
 }
 

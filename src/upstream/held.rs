@@ -1,0 +1,144 @@
+//! A lane on which Redis holds a command, while it answers others: CLIENT PAUSE holds writes, not reads.
+//!
+//! What tells is a PING on another connection that is answered although it was asked later. Reads behind are handed back to their sessions, which
+//! ask on another lane; what Redis holds joins that lane until its first command is answered. Should nothing be held and the lane only be
+//! late, that costs one connection and a few reads that are asked twice.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::task::Waker;
+
+use tokio::sync::oneshot;
+
+use super::dial::command;
+use super::link::{Fate, Flush, InFlight, Link, LinkKey, LinkKind, LinkState, OpenTo, Piece, Recipient, Watched};
+use super::local::Local;
+use super::stall::address;
+
+/// A lane that is silent for so long is looked at.
+const SILENT_US: u32 = 50_000;
+
+impl Local {
+    /// Looks for lanes that are held. To be called often.
+    pub fn look_at_lanes(self: &Rc<Self>) {
+        let now_us = self.turn.now_us();
+        let silent: Vec<Rc<Link>> = self
+            .lanes
+            .borrow()
+            .iter()
+            .filter(|lane| lane.is_silent(now_us))
+            .cloned()
+            .collect();
+        for lane in silent {
+            self.ask_beside(lane, now_us);
+        }
+    }
+
+    /// The lane for what Redis holds, if there is one for this key.
+    #[inline]
+    #[must_use]
+    pub fn held_lane(&self, key: &LinkKey) -> Option<Rc<Link>> {
+        let held = self.held.borrow();
+        let lane = held.iter().find(|lane| lane.is_held() && lane.key == *key);
+        lane.cloned()
+    }
+
+    fn ask_beside(self: &Rc<Self>, lane: Rc<Link>, now_us: u32) {
+        let Some(beside) = self.pool.borrow_mut().take_up(&lane.key) else {
+            return;
+        };
+        let (sender, answered) = oneshot::channel();
+        let answer = Rc::new(Answer(RefCell::new(Some(sender))));
+        beside.push(answer, 0, &command(&["PING"]), InFlight::Read, Watched::No, now_us);
+        lane.asked_beside.set(true);
+        let asked = lane.front();
+        let local = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let is_well = answered.await == Ok(Said::Pong);
+            lane.asked_beside.set(false);
+            if is_well && lane.is_open() && lane.front() == asked && lane.hold() {
+                local.held.borrow_mut().push(lane);
+            }
+            local.give_back(&beside);
+        });
+    }
+}
+
+impl Link {
+    /// Whether what Redis holds may join it.
+    #[must_use]
+    pub(super) fn is_held(&self) -> bool {
+        self.state.get() == LinkState::Up && self.open_to.get() == OpenTo::Held
+    }
+
+    /// Where its oldest unanswered request starts.
+    fn front(&self) -> Option<u64> {
+        self.slots.borrow().front().map(|slot| slot.start)
+    }
+
+    /// Whether others wait behind a request that was sent a while ago, and nothing has come since.
+    fn is_silent(&self, now_us: u32) -> bool {
+        let slots = self.slots.borrow();
+        let Some(front) = slots.front() else { return false };
+        let is_sent = front.start + u64::from(front.len) <= self.out.borrow().sent;
+        let is_old = |since_us: u32| now_us.wrapping_sub(since_us) >= SILENT_US;
+        self.is_open()
+            && !self.asked_beside.get()
+            && is_sent
+            && is_old(front.sent_us)
+            && is_old(self.heard_us.get())
+            && slots
+                .iter()
+                .any(|slot| slot.class == InFlight::Read && address(&slot.recipient) != address(&front.recipient))
+    }
+
+    /// Takes it from all whom Redis would answer. False where nothing is in flight.
+    fn hold(&self) -> bool {
+        let front = self.slots.borrow().front().map(|slot| Rc::clone(&slot.recipient));
+        let Some(front) = front else { return false };
+        self.open_to.set(OpenTo::Held);
+        self.hand_back_reads(&front);
+        true
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    Pong,
+    /// BUSY, LOADING: others are not answered either.
+    Error,
+}
+
+/// Takes the reply to PING; what else becomes of it drops the sender.
+struct Answer(RefCell<Option<oneshot::Sender<Said>>>);
+
+impl Recipient for Answer {
+    fn reply(&self, _: u64, bytes: &[u8], _: Piece, _: InFlight) -> Flush {
+        let said = if bytes.first() == Some(&b'-') {
+            Said::Error
+        } else {
+            Said::Pong
+        };
+        if let Some(sender) = self.0.take() {
+            // Who asked may have ended with the worker.
+            let _ = sender.send(said);
+        }
+        Flush::NotWanted
+    }
+    fn push(&self, _: &[u8], _: Piece) -> Flush {
+        Flush::NotWanted
+    }
+    fn not_executed(&self, _: u64, _: &[u8], _: InFlight) {}
+    fn taken_back(&self, _: u64, _: &[u8], _: InFlight) {}
+    fn judge(&self, _: InFlight) -> Fate {
+        Fate::Neutral
+    }
+    fn lost(&self, _: u64, _: &[u8], _: InFlight, _: Fate) {}
+    fn denied(&self, _: u64, _: &str) {}
+    fn ended(&self) {}
+    fn flush(&self) {}
+    fn has_room(&self, _: LinkKind, _: &Waker) -> bool {
+        true
+    }
+    fn give_up(&self) {}
+}
