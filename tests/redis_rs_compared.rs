@@ -369,6 +369,8 @@ fn iterators(place: &Place) -> RedisResult<Vec<String>> {
         .collect::<RedisResult<Vec<_>>>()?;
     seen.extend(fields.iter().map(|field| format!("{field:?}")));
     seen.sort();
+    // SCAN may say an item twice.
+    seen.dedup();
     Ok(seen)
 }
 
