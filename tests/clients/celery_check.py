@@ -68,6 +68,18 @@ def wait_for_worker():
         pass
 
 
+def wait_until_nothing_is_on_its_way():
+    """Until Redis was asked something well after the worker's BRPOP: one that may just have been given a task is lost with its connection."""
+    with redis.Redis.from_url(URL).monitor() as monitor:
+        waiting_since = None
+        for seen in monitor.listen():
+            name = seen["command"].split()[0].upper()
+            if name == "BRPOP":
+                waiting_since = seen["time"]
+            elif name == "PING" and waiting_since and 0.1 < seen["time"] - waiting_since < 0.8:
+                return
+
+
 def got(result):
     return result.get(timeout=DEADLINE_S)
 
@@ -108,6 +120,7 @@ def main():
     with worker() as process:
         wait_for_worker()
         work("before")
+        wait_until_nothing_is_on_its_way()
         ask("down")
         during = add.delay(20, 22)
         ask("up")
