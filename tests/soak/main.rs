@@ -1,4 +1,4 @@
-//! Unique writes through tideover while a seeded nemesis kills, freezes and cuts everything; then a proof of what became of each.
+//! Unique writes and a queue of jobs through tideover while a seeded nemesis kills, freezes and cuts everything; then a proof of what became of each.
 //!
 //! `cargo test` runs one short round with a fixed seed. For long: `SOAK_SECONDS=20 SOAK_SEED=7 cargo test --test soak`. What a failed round
 //! leaves behind is kept in a directory that the message names.
@@ -12,6 +12,7 @@
 mod clients;
 mod histories;
 mod history;
+mod jobs;
 mod nemesis;
 #[path = "../support/mod.rs"]
 mod support;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use clients::{Clients, Notes, PADDING};
 use history::{Found, Kind, Operation, Outcome, violations};
+use jobs::Jobs;
 use nemesis::Blow;
 use support::{Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array};
 
@@ -49,6 +51,7 @@ fn every_acknowledged_write_is_there_once_and_in_order_whatever_happens() {
     let begin = Instant::now();
     let answer_max = 2 * settings.command_timeout + settings.hold_timeout + Duration::from_secs(2);
     let clients = Clients::start(&proxy.address(), seed, begin, answer_max);
+    let jobs = Jobs::start(&proxy.address(), seed);
     let mut blows = String::new();
     while begin.elapsed() < Duration::from_secs(seconds) {
         std::thread::sleep(Duration::from_millis(random.u64(0..800)));
@@ -68,6 +71,7 @@ fn every_acknowledged_write_is_there_once_and_in_order_whatever_happens() {
         Ok(()) if proxy.dead_letters() > 0 => wrong.push(format!("dead letters: {}", proxy.status())),
         Ok(()) => {}
     }
+    wrong.extend(jobs.finish(&mut redis.client()));
     if proxy.log_text().contains("panicked") {
         wrong.push("tideover panicked".to_owned());
     }
