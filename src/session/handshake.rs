@@ -296,17 +296,18 @@ impl Task {
             return self.answer(ask, text.as_bytes(), Route::Local);
         }
         *place = (!value.is_empty()).then(|| value.to_vec());
+        self.tell_own_connection(ask.request.frame());
+        self.answer(ask, b"+OK\r\n", Route::Local)
+    }
+
+    /// What changes nothing but the client's introduction, to the connection that is the session's own, if it has one.
+    pub(super) fn tell_own_connection(&self, frame: &[u8]) {
         if self.state.pinned != Pinned::No
             && let Some(link) = self.session.dedicated.borrow().as_ref()
             && link.is_open()
         {
-            link.push_ignored(
-                std::rc::Rc::new(Ignored),
-                ask.request.frame(),
-                self.session.local.turn.now_us(),
-            );
+            link.push_ignored(std::rc::Rc::new(Ignored), frame, self.session.local.turn.now_us());
         }
-        self.answer(ask, b"+OK\r\n", Route::Local)
     }
 
     /// What Redis says of the request's form alone, if it says anything.

@@ -6,6 +6,7 @@ use super::state::Admission;
 use super::task::{Routed, Task};
 use crate::resp::scan::integer;
 use crate::resp::{Protocol, Request, write};
+use crate::upstream::dial::command;
 use crate::upstream::link::LinkKey;
 use crate::upstream::settings::{Credentials, Identity, Secret};
 use crate::upstream::stats::Route;
@@ -68,6 +69,7 @@ impl Task {
             Judgement::Refused(text) => self.answer(ask, format!("-{text}\r\n").as_bytes(), Route::Local),
             Judgement::Accepted => {
                 if let Some(name) = hello.name {
+                    self.tell_own_connection(&command(&[b"CLIENT".as_slice(), b"SETNAME", &name]));
                     self.state.name = (!name.is_empty()).then_some(name);
                 }
                 if let Some(fault) = hello.fault {
