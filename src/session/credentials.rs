@@ -1,6 +1,6 @@
 //! Whether Redis takes credentials now: each AUTH is asked anew, for a password may have been withdrawn while connections of its user go on.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::Waker;
 
@@ -9,74 +9,34 @@ use super::state::Admission;
 use super::task::Task;
 use crate::resp::Protocol;
 use crate::upstream::dial::{auth, error_text};
-use crate::upstream::link::{Fate, Flush, InFlight, Link, LinkKey, LinkKind, Piece, Recipient, Watched};
+use crate::upstream::link::{InFlight, Link, LinkKey, Recipient, Watched};
+use crate::upstream::own_request::{Outcome, OwnRequest};
 use crate::upstream::settings::{Credentials, Identity};
 
 /// An AUTH under way, on a connection with nothing else on it (a refused AUTH behind other replies gets none).
 pub(super) struct Check {
     key: LinkKey,
-    verdict: Cell<Option<Verdict>>,
-    /// The error of a refusal, without `-`; in pieces as it comes.
-    error: RefCell<Vec<u8>>,
+    verdict: RefCell<Option<Verdict>>,
     waker: RefCell<Option<Waker>>,
     link: RefCell<Option<Rc<Link>>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     Accepted,
-    Refused,
+    /// The error, without `-`.
+    Refused(String),
     /// The connection ended before it was said.
     Lost,
 }
 
 impl Check {
     fn decide(&self, verdict: Verdict) {
-        if self.verdict.get().is_none() {
-            self.verdict.set(Some(verdict));
-        }
+        self.verdict.borrow_mut().get_or_insert(verdict);
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
     }
-}
-
-impl Recipient for Check {
-    fn reply(&self, _: u64, bytes: &[u8], piece: Piece, _: InFlight) -> Flush {
-        self.error.borrow_mut().extend_from_slice(bytes);
-        if piece == Piece::End {
-            let refused = self.error.borrow().first() == Some(&b'-');
-            self.decide(if refused { Verdict::Refused } else { Verdict::Accepted });
-        }
-        Flush::NotWanted
-    }
-    fn push(&self, _: &[u8], _: Piece) -> Flush {
-        Flush::NotWanted
-    }
-    fn not_executed(&self, _: u64, _: &[u8], _: InFlight) {
-        self.decide(Verdict::Lost);
-    }
-    fn taken_back(&self, _: u64, _: &[u8], _: InFlight) {
-        self.decide(Verdict::Lost);
-    }
-    fn judge(&self, _: InFlight) -> Fate {
-        Fate::Neutral
-    }
-    fn lost(&self, _: u64, _: &[u8], _: InFlight, _: Fate) {
-        self.decide(Verdict::Lost);
-    }
-    fn denied(&self, _: u64, error: &str) {
-        self.error.replace(format!("-{error}\r\n").into_bytes());
-        self.decide(Verdict::Refused);
-    }
-    fn ended(&self) {
-        self.decide(Verdict::Lost);
-    }
-    fn flush(&self) {}
-    fn has_room(&self, _: LinkKind, _: &Waker) -> bool {
-        true
-    }
-    fn give_up(&self) {}
 }
 
 impl Task {
@@ -130,10 +90,11 @@ impl Task {
     /// What Redis says of credentials, on a connection of the key that they make.
     pub(super) fn check_credentials(&mut self, key: &LinkKey, credentials: &Credentials) -> Judgement {
         let check = match self.pending_check.take() {
-            Some(check) if check.key == *key && check.verdict.get() != Some(Verdict::Lost) => check,
+            Some(check) if check.key == *key && *check.verdict.borrow() != Some(Verdict::Lost) => check,
             Some(_) | None => self.begin_check(key, credentials),
         };
-        match check.verdict.get() {
+        let verdict = check.verdict.borrow().clone();
+        match verdict {
             None | Some(Verdict::Lost) => {
                 check.waker.replace(self.session.waker.borrow().clone());
                 self.pending_check = Some(check);
@@ -145,11 +106,11 @@ impl Task {
                 }
                 Judgement::Accepted
             }
-            Some(Verdict::Refused) => {
+            Some(Verdict::Refused(error)) => {
                 if let Some(link) = check.link.take() {
                     link.abandon();
                 }
-                Judgement::Refused(error_text(&check.error.borrow()).unwrap_or_default())
+                Judgement::Refused(error)
             }
         }
     }
@@ -157,16 +118,23 @@ impl Task {
     fn begin_check(&self, key: &LinkKey, credentials: &Credentials) -> Rc<Check> {
         let check = Rc::new(Check {
             key: key.clone(),
-            verdict: Cell::new(None),
-            error: RefCell::default(),
+            verdict: RefCell::default(),
             waker: RefCell::default(),
             link: RefCell::default(),
         });
         let local = &self.session.local;
-        let link = local.dedicated(key, Rc::clone(&check) as Rc<dyn Recipient>);
-        let recipient = Rc::clone(&check) as Rc<dyn Recipient>;
+        let told = Rc::clone(&check);
+        let request = Rc::new(OwnRequest::new(move |outcome| {
+            told.decide(match outcome {
+                Outcome::Reply(reply) => error_text(reply).map_or(Verdict::Accepted, Verdict::Refused),
+                Outcome::Denied(error) => Verdict::Refused(error.to_owned()),
+                Outcome::Unanswered => Verdict::Lost,
+            });
+        }));
+        let owner: Rc<dyn Recipient> = request.clone();
+        let link = local.dedicated(key, owner);
         let now_us = local.turn.now_us();
-        link.push(recipient, 0, &auth(credentials), InFlight::Read, Watched::Yes, now_us);
+        link.push(request, 0, &auth(credentials), InFlight::Read, Watched::Yes, now_us);
         check.link.replace(Some(link));
         check
     }

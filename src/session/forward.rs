@@ -13,7 +13,6 @@ use crate::command::{self, Name, Placement};
 use crate::resp::Protocol;
 use crate::upstream::dial;
 use crate::upstream::link::{InFlight, Link, Watched};
-use crate::upstream::stall::Ignored;
 use crate::upstream::stats::Route;
 
 impl Task {
@@ -280,7 +279,7 @@ impl Task {
     /// Gives the connection an offset of its own in the replication stream, behind every write that this session had answered.
     fn own_write(&self, link: &Link) {
         let now_us = self.session.local.turn.now_us();
-        link.push_ignored(Rc::new(Ignored), &dial::command(&["PING"]), now_us);
+        link.push_ignored(&dial::command(&["PING"]), now_us);
     }
 
     /// The connection becomes the session's for good, with its name and library. False while something is in flight elsewhere.
@@ -323,7 +322,7 @@ impl Task {
                 let mut args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
                 args.push(value);
                 let request = crate::resp::request::OwnedRequest::new(&args);
-                link.push_ignored(Rc::new(Ignored), request.as_request().frame(), now_us);
+                link.push_ignored(request.as_request().frame(), now_us);
             }
         }
     }

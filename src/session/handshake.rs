@@ -13,7 +13,6 @@ use crate::resp::scan::integer;
 use crate::upstream::dial;
 use crate::upstream::link::{InFlight, LinkKey, LinkState, Watched};
 use crate::upstream::settings::{Credentials, Identity, Secret};
-use crate::upstream::stall::Ignored;
 use crate::upstream::stats::Route;
 
 /// What the upstream says, or would say, of an identity in a database.
@@ -166,7 +165,7 @@ impl Task {
             (key.db != was.db).then(|| dial::command(&["SELECT", key.db.to_string().as_str()])),
         ];
         for command in said.into_iter().flatten() {
-            link.push_ignored(std::rc::Rc::new(Ignored), &command, self.session.local.turn.now_us());
+            link.push_ignored(&command, self.session.local.turn.now_us());
         }
         if key.protocol == Protocol::Resp2 && !self.state.subscriptions.is_empty() {
             // From RESP3 into the subscribed mode of RESP2.
@@ -306,7 +305,7 @@ impl Task {
             && let Some(link) = self.session.dedicated.borrow().as_ref()
             && link.is_open()
         {
-            link.push_ignored(std::rc::Rc::new(Ignored), frame, self.session.local.turn.now_us());
+            link.push_ignored(frame, self.session.local.turn.now_us());
         }
     }
 

@@ -5,13 +5,12 @@
 //! The lane is asked: an upstream that answers is well, and meant this connection.
 
 use std::rc::Rc;
-use std::task::Waker;
 
-use super::Session;
 use super::state::Pinned;
 use super::task::Task;
 use crate::upstream::dial;
-use crate::upstream::link::{Fate, Flush, InFlight, LinkKind, Piece, Recipient, Watched};
+use crate::upstream::link::{InFlight, Watched};
+use crate::upstream::own_request::{Outcome, OwnRequest};
 
 /// Where the question stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,54 +19,6 @@ pub(super) enum Inquiry {
     None,
     /// Until it is answered, or the upstream is given up, the session does nothing.
     Asked,
-}
-
-/// Takes the lane's answer for a session.
-struct Answer(Rc<Session>);
-
-impl Answer {
-    fn answered(&self) {
-        if self.0.inquiry.replace(Inquiry::None) == Inquiry::Asked {
-            self.0.dead.set(true);
-            self.0.wake();
-        }
-    }
-
-    fn unanswered(&self) {
-        self.0.inquiry.set(Inquiry::None);
-        self.0.wake();
-    }
-}
-
-impl Recipient for Answer {
-    fn reply(&self, _: u64, _: &[u8], _: Piece, _: InFlight) -> Flush {
-        self.answered();
-        Flush::NotWanted
-    }
-    fn push(&self, _: &[u8], _: Piece) -> Flush {
-        Flush::NotWanted
-    }
-    fn not_executed(&self, _: u64, _: &[u8], _: InFlight) {
-        self.unanswered();
-    }
-    fn taken_back(&self, _: u64, _: &[u8], _: InFlight) {
-        self.unanswered();
-    }
-    fn judge(&self, _: InFlight) -> Fate {
-        Fate::Neutral
-    }
-    fn lost(&self, _: u64, _: &[u8], _: InFlight, _: Fate) {
-        self.unanswered();
-    }
-    fn denied(&self, _: u64, _: &str) {
-        self.answered();
-    }
-    fn ended(&self) {}
-    fn flush(&self) {}
-    fn has_room(&self, _: LinkKind, _: &Waker) -> bool {
-        true
-    }
-    fn give_up(&self) {}
 }
 
 impl Task {
@@ -80,10 +31,18 @@ impl Task {
     pub(super) fn inquire(&mut self) {
         self.session.inquiry.set(Inquiry::Asked);
         let lane = self.lane();
-        let answer = Rc::new(Answer(Rc::clone(&self.session)));
+        let session = Rc::clone(&self.session);
+        let ping = OwnRequest::new(move |outcome| {
+            let was = session.inquiry.replace(Inquiry::None);
+            match outcome {
+                Outcome::Reply(_) | Outcome::Denied(_) if was == Inquiry::Asked => session.dead.set(true),
+                Outcome::Reply(_) | Outcome::Denied(_) | Outcome::Unanswered => {}
+            }
+            session.wake();
+        });
         let now_us = self.session.local.turn.now_us();
         lane.push(
-            answer,
+            Rc::new(ping),
             0,
             &dial::command(&["PING"]),
             InFlight::Read,

@@ -19,7 +19,6 @@ use crate::resp::{Protocol, Request, write as reply};
 use crate::upstream::clock::wall_ms;
 use crate::upstream::dial;
 use crate::upstream::link::{InFlight, Watched};
-use crate::upstream::stall::Ignored;
 use crate::upstream::stats::Route;
 
 /// Bytes of queued commands that one transaction may hold.
@@ -168,9 +167,9 @@ impl Task {
         let now_us = session.local.turn.now_us();
         // What was gathered has not been looked at for what it does to a connection.
         link.alter();
-        link.push_ignored(Rc::new(Ignored), &dial::command(&["MULTI"]), now_us);
+        link.push_ignored(&dial::command(&["MULTI"]), now_us);
         for request in &gathered.requests {
-            link.push_ignored(Rc::new(Ignored), request, now_us);
+            link.push_ignored(request, now_us);
         }
         session.local.worker().stats.routed(Route::Forwarded);
         session.in_flight.set(session.in_flight.get() + 1);

@@ -6,13 +6,13 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::task::Waker;
 
 use tokio::sync::oneshot;
 
 use super::dial::command;
-use super::link::{Fate, Flush, InFlight, Link, LinkKey, LinkKind, LinkState, OpenTo, Piece, Recipient, Watched};
+use super::link::{InFlight, Link, LinkKey, LinkState, OpenTo, Watched};
 use super::local::Local;
+use super::own_request::{Outcome, OwnRequest};
 use super::stall::address;
 
 /// A lane that is silent for so long is looked at.
@@ -48,13 +48,28 @@ impl Local {
             return;
         };
         let (sender, answered) = oneshot::channel();
-        let answer = Rc::new(Answer(RefCell::new(Some(sender))));
-        beside.push(answer, 0, &command(&["PING"]), InFlight::Read, Watched::No, now_us);
+        let sender = RefCell::new(Some(sender));
+        let ping = OwnRequest::new(move |outcome| {
+            // BUSY, LOADING: others are not answered either.
+            let is_pong = matches!(outcome, Outcome::Reply(reply) if reply.first() != Some(&b'-'));
+            if let Some(sender) = sender.take() {
+                // Who asked may have ended with the worker.
+                let _ = sender.send(is_pong);
+            }
+        });
+        beside.push(
+            Rc::new(ping),
+            0,
+            &command(&["PING"]),
+            InFlight::Read,
+            Watched::No,
+            now_us,
+        );
         lane.asked_beside.set(true);
         let asked = lane.front();
         let local = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            let is_well = answered.await == Ok(Said::Pong);
+            let is_well = answered.await == Ok(true);
             lane.asked_beside.set(false);
             if is_well && lane.is_open() && lane.front() == asked && lane.hold() {
                 local.held.borrow_mut().push(lane);
@@ -100,45 +115,4 @@ impl Link {
         self.hand_back_reads(&front);
         true
     }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Said {
-    Pong,
-    /// BUSY, LOADING: others are not answered either.
-    Error,
-}
-
-/// Takes the reply to PING; what else becomes of it drops the sender.
-struct Answer(RefCell<Option<oneshot::Sender<Said>>>);
-
-impl Recipient for Answer {
-    fn reply(&self, _: u64, bytes: &[u8], _: Piece, _: InFlight) -> Flush {
-        let said = if bytes.first() == Some(&b'-') {
-            Said::Error
-        } else {
-            Said::Pong
-        };
-        if let Some(sender) = self.0.take() {
-            // Who asked may have ended with the worker.
-            let _ = sender.send(said);
-        }
-        Flush::NotWanted
-    }
-    fn push(&self, _: &[u8], _: Piece) -> Flush {
-        Flush::NotWanted
-    }
-    fn not_executed(&self, _: u64, _: &[u8], _: InFlight) {}
-    fn taken_back(&self, _: u64, _: &[u8], _: InFlight) {}
-    fn judge(&self, _: InFlight) -> Fate {
-        Fate::Neutral
-    }
-    fn lost(&self, _: u64, _: &[u8], _: InFlight, _: Fate) {}
-    fn denied(&self, _: u64, _: &str) {}
-    fn ended(&self) {}
-    fn flush(&self) {}
-    fn has_room(&self, _: LinkKind, _: &Waker) -> bool {
-        true
-    }
-    fn give_up(&self) {}
 }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
 
+use super::own_request::OwnRequest;
 use super::settings::Identity;
 use crate::resp::Protocol;
 
@@ -344,7 +345,8 @@ impl Link {
     }
 
     /// Queues a request whose reply nobody waits for.
-    pub fn push_ignored(&self, ignored: Rc<dyn Recipient>, request: &[u8], now_us: u32) {
+    pub fn push_ignored(&self, request: &[u8], now_us: u32) {
+        let ignored = Rc::new(OwnRequest::new(|_| {}));
         self.push(ignored, 0, request, InFlight::Read, Watched::Yes, now_us);
     }
 

@@ -13,6 +13,7 @@ pub mod known;
 pub mod learn;
 pub mod link;
 pub mod local;
+pub mod own_request;
 mod pool;
 mod said;
 pub mod scripts;

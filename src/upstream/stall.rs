@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::Context;
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::link::{Fate, Flush, InFlight, Link, LinkKind, OpenTo, Piece, Recipient};
+use super::link::{InFlight, Link, OpenTo, Recipient};
+use super::own_request::OwnRequest;
 
 /// A client that takes less than this per `timeouts.command` is given up where others wait behind it.
 const TAKEN_BYTES_MIN: usize = 4 << 20;
@@ -59,7 +60,7 @@ impl Link {
 
     /// As [`Self::detach`] says.
     pub(super) fn hand_back_reads(&self, stuck: &Rc<dyn Recipient>) {
-        let ignored: Rc<dyn Recipient> = Rc::new(Ignored);
+        let ignored: Rc<dyn Recipient> = Rc::new(OwnRequest::new(|_| {}));
         let mut handed_back = Vec::new();
         {
             let out = self.out.borrow();
@@ -106,30 +107,4 @@ impl Link {
 
 pub(super) fn address(recipient: &Rc<dyn Recipient>) -> *const () {
     Rc::as_ptr(recipient).cast()
-}
-
-/// Takes replies that nobody waits for.
-#[derive(Debug)]
-pub struct Ignored;
-
-impl Recipient for Ignored {
-    fn reply(&self, _: u64, _: &[u8], _: Piece, _: InFlight) -> Flush {
-        Flush::NotWanted
-    }
-    fn push(&self, _: &[u8], _: Piece) -> Flush {
-        Flush::NotWanted
-    }
-    fn not_executed(&self, _: u64, _: &[u8], _: InFlight) {}
-    fn taken_back(&self, _: u64, _: &[u8], _: InFlight) {}
-    fn judge(&self, _: InFlight) -> Fate {
-        Fate::Neutral
-    }
-    fn lost(&self, _: u64, _: &[u8], _: InFlight, _: Fate) {}
-    fn denied(&self, _: u64, _: &str) {}
-    fn ended(&self) {}
-    fn flush(&self) {}
-    fn has_room(&self, _: LinkKind, _: &Waker) -> bool {
-        true
-    }
-    fn give_up(&self) {}
 }
