@@ -11,8 +11,7 @@ use super::dial::{DialError, Dialled, Facts, Handshake, Opener, Role, dial_count
 use super::health::unusable;
 use super::io::{Reader, Writer};
 use super::link::{Fate, Flush, Link, LinkKind, LinkState, Piece, Recipient, Slot};
-use super::local::Local;
-use super::local::wake_after_others;
+use super::local::{Local, wake_after_others};
 use super::settings::{Credentials, Identity};
 use super::shared::{Shared, Sign};
 use super::stall::Stall;
@@ -450,8 +449,7 @@ impl Driver {
         let slots = self.link.slots.take();
         match end {
             End::ClosedByPeer => self.local.shared.connections.closed(ticket),
-            // Stays on the file until the fence has another proof.
-            // A plain close would go on sending what was not acknowledged.
+            // Stays on the file until the fence has another proof; a plain close would go on sending what was not acknowledged.
             End::Broken | End::NotResp | End::DrainedTooLong => self.writer.reset_on_close(),
         }
         if was == LinkState::Up && !slots.is_empty() {
