@@ -12,7 +12,7 @@
 mod support;
 
 use support::pair::{Pair, assert_same};
-use support::{Client, bulk, command, error_text};
+use support::{Client, DEADLINE, bulk, command, error_text, wait_until};
 
 #[test]
 fn hello_greets_as_redis_does_but_for_the_id() {
@@ -199,4 +199,52 @@ fn application_errors_do_not_open_the_breaker() {
     }
     assert_eq!(pair.proxy.mode(), "healthy");
     assert_eq!(client.call(&["GET", "text"]), b"$1\r\nv\r\n");
+}
+
+/// More than a lane takes: it is passed on while it arrives.
+const STREAMED_BYTES: usize = 8 << 20;
+
+#[test]
+fn a_large_request_that_redis_refuses_gets_its_error() {
+    let pair = Pair::start();
+    pair.check("errors behind large requests", |dial| {
+        let mut client = dial();
+        let large = "x".repeat(STREAMED_BYTES);
+        let mut replies = client.call(&["SET", "text", "v"]);
+        replies.extend(client.call(&["LPUSH", "text", &large]));
+        replies.extend(client.call(&["SET", "text", &large, "NOSUCH"]));
+        replies.extend(client.call(&["GET", "text"]));
+        replies
+    });
+}
+
+#[test]
+fn a_large_request_whose_connection_redis_ends_is_not_waited_for() {
+    let pair = Pair::start();
+    let mut client = pair.proxy.client();
+    let mut direct = pair.behind.client();
+    let request = command(&["SET", "k", &"x".repeat(STREAMED_BYTES)]);
+    let (begin, rest) = request.split_at(request.len() / 2);
+    client.send_raw(begin);
+    wait_until(DEADLINE, "Redis reads it", || {
+        let list = String::from_utf8(direct.call(&["CLIENT", "LIST"])).unwrap();
+        list.lines().any(|line| {
+            let read = line.split_once(" qbuf=").and_then(|(_, rest)| rest.split(' ').next());
+            read.is_some_and(|bytes| bytes.parse::<usize>().unwrap() > STREAMED_BYTES / 4)
+        })
+    });
+    direct.call(&["CLIENT", "KILL", "TYPE", "normal"]);
+    client.send_raw(rest);
+    match client.try_reply() {
+        Ok(reply) => assert_eq!(reply.first(), Some(&b'-')),
+        Err(error) => assert!(
+            matches!(
+                error.kind(),
+                std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset
+            ),
+            "{error}"
+        ),
+    }
+    assert_eq!(direct.call(&["EXISTS", "k"]), b":0\r\n");
+    assert_eq!(pair.proxy.client().call(&["EXISTS", "k"]), b":0\r\n");
 }

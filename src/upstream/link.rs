@@ -164,8 +164,9 @@ impl Outgoing {
         self.bytes.get((self.sent - self.base) as usize..).unwrap_or_default()
     }
 
+    /// What is kept of a request: nothing of a streamed one, which may start before everything that is kept.
     pub(super) fn request(&self, slot: &Slot) -> &[u8] {
-        let start = (slot.start - self.base) as usize;
+        let start = slot.start.saturating_sub(self.base) as usize;
         self.bytes.get(start..start + slot.len as usize).unwrap_or_default()
     }
 
