@@ -10,7 +10,7 @@ import time
 import celery
 import celery.exceptions
 import redis
-from report import ask, check, check_that, guarded
+from report import ask, check, check_that, guarded, wait_until_nothing_is_on_its_way
 
 URL = f"redis://127.0.0.1:{os.environ.get('CELERY_CHECK_PORT') or sys.argv[1]}"
 DEADLINE_S = 20
@@ -68,18 +68,6 @@ def wait_for_worker():
         pass
 
 
-def wait_until_nothing_is_on_its_way():
-    """Until Redis was asked something well after the worker's BRPOP: one that may just have been given a task is lost with its connection."""
-    with redis.Redis.from_url(URL).monitor() as monitor:
-        waiting_since = None
-        for seen in monitor.listen():
-            name = seen["command"].split()[0].upper()
-            if name == "BRPOP":
-                waiting_since = seen["time"]
-            elif name == "PING" and waiting_since and 0.1 < seen["time"] - waiting_since < 0.8:
-                return
-
-
 def got(result):
     return result.get(timeout=DEADLINE_S)
 
@@ -120,7 +108,7 @@ def main():
     with worker() as process:
         wait_for_worker()
         work("before")
-        wait_until_nothing_is_on_its_way()
+        wait_until_nothing_is_on_its_way(redis.Redis.from_url(URL))
         ask("down")
         during = add.delay(20, 22)
         ask("up")

@@ -21,6 +21,20 @@ def ask(question):
     sys.stdin.readline()
 
 
+def wait_until_nothing_is_on_its_way(connection):
+    """Until Redis was asked something well after a worker's blocking pop: one that may just have been given something is lost with its connection."""
+    with connection.monitor() as monitor:
+        waiting_since = None
+        for seen in monitor.listen():
+            name = seen["command"].split()[0].upper()
+            if waiting_since is None or name in ("BLPOP", "BRPOP"):
+                waiting_since = seen["time"]
+            # Celery's ends after a second, and another follows; RQ's waits for minutes.
+            age_s = seen["time"] - waiting_since
+            if name == "PING" and (0.1 < age_s < 0.8 or age_s > 2):
+                return
+
+
 def guarded(run):
     try:
         run()

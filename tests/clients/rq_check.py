@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import redis
 import rq
-from report import ask, check, check_that, guarded
+from report import ask, check, check_that, guarded, wait_until_nothing_is_on_its_way
 
 URL = f"redis://127.0.0.1:{sys.argv[1]}/7"
 DEADLINE_S = 20
@@ -78,6 +78,7 @@ def main():
         scheduled = queue.enqueue_in(timedelta(seconds=1), operator.add, 1, 1)
         check("scheduled", scheduled.id in queue.scheduled_job_registry, True)
         check("scheduled job", result(scheduled), ("finished", 2))
+        wait_until_nothing_is_on_its_way(connection)
         ask("down")
         ask("up")
         work("after", connection)
