@@ -187,3 +187,24 @@ fn scripts_are_there_again_after_a_restart_of_redis() {
     assert_eq!(client.call(&["EVALSHA", &loaded, "0"]), bulk("loaded"));
     assert_eq!(client.call(&["EVALSHA", &evaluated, "0"]), bulk("evaluated"));
 }
+
+#[test]
+fn a_redis_that_takes_no_more_clients_serves_those_it_has() {
+    let redis = RedisServer::start(Durability::Memory);
+    let mut proxy = Tideover::healthy(&redis);
+    let (mut served, mut other) = (proxy.client(), proxy.client());
+    assert_eq!(served.call(&["SET", "k", "v"]), b"+OK\r\n");
+    let mut direct = redis.client();
+    assert_eq!(direct.call(&["CONFIG", "SET", "maxclients", "1"]), b"+OK\r\n");
+    // Another database wants another connection.
+    let refused = error_text(&other.call(&["SELECT", "3"])).unwrap();
+    assert!(
+        refused.starts_with("UNAVAILABLE") && refused.contains("takes no further connection"),
+        "{refused}"
+    );
+    assert_eq!(served.call(&["GET", "k"]), b"$1\r\nv\r\n");
+    assert_eq!(proxy.mode(), "healthy");
+    assert_eq!(direct.call(&["CONFIG", "SET", "maxclients", "100"]), b"+OK\r\n");
+    assert_eq!(other.call(&["SELECT", "3"]), b"+OK\r\n");
+    assert_eq!(other.call(&["GET", "k"]), b"$-1\r\n");
+}

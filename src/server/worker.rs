@@ -218,6 +218,7 @@ async fn tick(local: Rc<Local>) {
         local.look();
         local.tend_spares();
         local.look_at_lanes();
+        local.prove_blocked();
         let age_ms = u64::try_from(local.oldest_unanswered().as_millis()).unwrap_or(u64::MAX);
         let stats = &local.worker().stats;
         stats.oldest_unanswered_ms.store(age_ms, Relaxed);

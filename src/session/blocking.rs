@@ -1,10 +1,27 @@
-//! Blocking commands that waited here go upstream with what is left of their timeout.
+//! Blocking commands: those in flight are noted, and those that waited here go upstream with what is left of their timeout.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::Blocking;
+use super::task::Task;
 use crate::command::{self, Name};
 use crate::resp::Request;
 use crate::resp::request::OwnedRequest;
+use crate::upstream::link::{Link, LinkState};
+
+impl Task {
+    /// A blocking command has been sent: nothing is sent behind it.
+    pub(super) fn note_blocking(&self, seq: u64, link: &Link) {
+        let local = &self.session.local;
+        let since = Instant::now();
+        let sent_by = match link.state() {
+            LinkState::Up => since,
+            LinkState::Dialling | LinkState::Draining | LinkState::Dead => since + local.shared.target.timeouts.connect,
+        };
+        local.has_blocked(sent_by);
+        self.session.blocking.set(Some(Blocking { seq, since, sent_by }));
+    }
+}
 
 /// The request with its timeout less what it has waited; nothing where it waits for ever, or its timeout cannot be told.
 pub(super) fn shortened(request: &Request<'_>, waited: Duration) -> Option<OwnedRequest> {

@@ -8,7 +8,7 @@ use super::pubsub::{is_subscribed_mode, is_subscription};
 use super::route::Ask;
 use super::state::{Pinned, Transaction, Unconfirmed, Watch};
 use super::task::{Routed, Task};
-use super::{Blocking, Home, SelectAwaited, Session};
+use super::{Home, SelectAwaited, Session};
 use crate::command::{self, Name, Placement};
 use crate::resp::Protocol;
 use crate::upstream::dial;
@@ -261,8 +261,9 @@ impl Task {
             }
             None => self.send(&link, ask, class, watched),
         };
-        let since = std::time::Instant::now();
-        self.session.blocking.set(blocking.then_some(Blocking { seq, since }));
+        if blocking {
+            self.note_blocking(seq, &link);
+        }
         Routed::Done
     }
 

@@ -101,6 +101,15 @@ impl Task {
                 if lane.state() == LinkState::Up {
                     return Judgement::Accepted;
                 }
+                // The breaker is CLOSED, for others are served, but no connection comes up for this session (maxclients).
+                if self.is_taken_back_for_long() {
+                    self.session.taken_back_since.set(None);
+                    let upstream = &self.session.local.shared.target.name;
+                    return Judgement::Refused(format!(
+                        "UNAVAILABLE the request was not applied: upstream \"{upstream}\" takes no further connection"
+                    ));
+                }
+                self.session.begin_taken_back();
                 self.watch_lane(lane);
                 Judgement::Pending
             }

@@ -110,6 +110,8 @@ enum SelectAwaited {
 struct Blocking {
     seq: u64,
     since: Instant,
+    /// When it was on its way at the latest: its connection may have had to be dialled.
+    sent_by: Instant,
 }
 
 /// The part of a session that others hold: connections that bring its replies, the journal that acknowledges its writes.
@@ -175,6 +177,13 @@ impl Session {
     /// Everything asked is answered.
     fn is_answered(&self) -> bool {
         self.output.borrow().next() == self.issued.get()
+    }
+
+    /// No connection takes its requests, from now on if not for longer.
+    fn begin_taken_back(&self) {
+        if self.taken_back_since.get().is_none() {
+            self.taken_back_since.set(Some(Instant::now()));
+        }
     }
 
     /// Gives the reply to a request that is not in flight.

@@ -1,7 +1,6 @@
 //! What connections tell a session: replies, pushes, and what became of requests whose connection died.
 
 use std::task::Waker;
-use std::time::{Duration, Instant};
 
 use super::output::Withdrawn;
 use super::{Blocking, RetryReason, Session, command_name, pubsub};
@@ -10,8 +9,6 @@ use crate::upstream::link::{Fate, Flush, InFlight, LinkKind, Piece, Recipient};
 use crate::upstream::local::wake_after_others;
 use crate::upstream::stats;
 
-/// What a blocking command may take to reach Redis, which answers it at once if there is something for it.
-const ANSWERED_AT_ONCE_MAX: Duration = Duration::from_millis(10);
 /// An out-of-band frame that comes in pieces is gathered up to this size, so that it can be told what it is.
 const PUSH_GATHERED_BYTES_MAX: usize = 64 << 10;
 /// Replies of a dedicated connection are read on while fewer bytes than this wait for the client.
@@ -97,9 +94,7 @@ impl Recipient for Session {
 
     fn taken_back(&self, seq: u64, request: &[u8], class: InFlight) {
         self.write_behind.set(false);
-        if self.taken_back_since.get().is_none() {
-            self.taken_back_since.set(Some(Instant::now()));
-        }
+        self.begin_taken_back();
         self.retry(seq, request, class, RetryReason::NotSent);
     }
 
@@ -140,10 +135,10 @@ impl Recipient for Session {
             Fate::Uncertain => {
                 match self.blocking.get().filter(|blocking| blocking.seq == seq) {
                     // Of what Redis has begun to answer something was taken; and WAIT is about the writes that this very Redis was given.
-                    Some(Blocking { since, .. })
+                    Some(Blocking { since, sent_by, .. })
                         if withdrawn == Withdrawn::Nothing
                             && !matches!(command_name(request).as_str(), "WAIT" | "WAITAOF")
-                            && self.local.shared.answered_after(since + ANSWERED_AT_ONCE_MAX) =>
+                            && self.local.is_proven(sent_by) =>
                     {
                         self.retry(seq, request, class, RetryReason::Waiting { since });
                         return;

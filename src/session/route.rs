@@ -215,7 +215,7 @@ impl Task {
             || shared.password_owed() && self.state.key.identity == Identity::Url && shared.target.credentials.is_none()
     }
 
-    fn is_taken_back_for_long(&self) -> bool {
+    pub(super) fn is_taken_back_for_long(&self) -> bool {
         let limit = self.session.local.shared.target.hold_timeout;
         self.session
             .taken_back_since

@@ -66,10 +66,16 @@ impl DialError {
         }
     }
 
+    /// `maxclients` is reached.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, Self::NotAccepted(text) if text.contains("max number of clients"))
+    }
+
     /// What a worker's failed dial says of the upstream; nothing when it is the identity that is refused.
     pub(super) fn sign(&self) -> Option<Sign> {
         match self {
             Self::PasswordOwed(_) | Self::Refused(_) => None,
+            Self::NotAccepted(_) if self.is_full() => Some(Sign::Full),
             Self::NotAccepted(_) => Some(Sign::NotAccepted),
             Self::Connect(_)
             | Self::Silence(_)

@@ -376,6 +376,10 @@ impl<E: Edges> Health<E> {
     fn sign(&mut self, sign: Sign) -> Option<Transition> {
         let now = self.now();
         self.shared.set_last_error(Some(sign.text().to_owned()));
+        // A failure for whoever wants one more connection, not while the others are answered.
+        if sign == Sign::Full && now.saturating_sub(self.pulse.heard_at) < PING_INTERVAL * 2 {
+            return None;
+        }
         apply(&mut self.breaker, sign, now)
     }
 
@@ -400,6 +404,7 @@ fn apply(breaker: &mut Breaker, sign: Sign, now: Duration) -> Option<Transition>
         Sign::ConnectionRefused => breaker.hard(HardSign::ConnectionRefused, now),
         Sign::ConnectFailed => breaker.hard(HardSign::Unreachable, now),
         Sign::ConnectTimeout => breaker.failure(Failure::ConnectTimeout, now),
+        Sign::Full => breaker.failure(Failure::MaxClients, now),
         Sign::NotAccepted => breaker.failure(Failure::Protocol, now),
         Sign::Reset => breaker.failure(Failure::Reset, now),
         Sign::Loading => breaker.hard(HardSign::Loading, now),
@@ -437,7 +442,7 @@ fn trouble_of(error: &DialError) -> Trouble {
             ConnectResult::Name => Trouble::Soft(Failure::NameResolution),
             ConnectResult::Handshake | ConnectResult::Ok => Trouble::Soft(Failure::Reset),
         },
-        DialError::NotAccepted(text) if text.contains("max number of clients") => Trouble::Soft(Failure::MaxClients),
+        DialError::NotAccepted(_) if error.is_full() => Trouble::Soft(Failure::MaxClients),
         DialError::NotAccepted(_) => Trouble::Soft(Failure::Protocol),
         DialError::PasswordOwed(_) | DialError::Refused(_) => Trouble::Soft(Failure::Denied),
     }

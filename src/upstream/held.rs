@@ -4,15 +4,10 @@
 //! ask on another lane; what Redis holds joins that lane until its first command is answered. Should nothing be held and the lane only be
 //! late, that costs one connection and a few reads that are asked twice.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
-use tokio::sync::oneshot;
-
-use super::dial::command;
-use super::link::{InFlight, Link, LinkKey, LinkState, OpenTo, Watched};
+use super::link::{InFlight, Link, LinkKey, LinkState, OpenTo};
 use super::local::Local;
-use super::own_request::{Outcome, OwnRequest};
 use super::stall::address;
 
 /// A lane that is silent for so long is looked at.
@@ -30,7 +25,7 @@ impl Local {
             .cloned()
             .collect();
         for lane in silent {
-            self.ask_beside(lane, now_us);
+            self.ask_beside(lane);
         }
     }
 
@@ -43,38 +38,19 @@ impl Local {
         lane.cloned()
     }
 
-    fn ask_beside(self: &Rc<Self>, lane: Rc<Link>, now_us: u32) {
+    fn ask_beside(self: &Rc<Self>, lane: Rc<Link>) {
         let Some(beside) = self.pool.borrow_mut().take_up(&lane.key) else {
             return;
         };
-        let (sender, answered) = oneshot::channel();
-        let sender = RefCell::new(Some(sender));
-        let ping = OwnRequest::new(move |outcome| {
-            // BUSY, LOADING: others are not answered either.
-            let is_pong = matches!(outcome, Outcome::Reply(reply) if reply.first() != Some(&b'-'));
-            if let Some(sender) = sender.take() {
-                // Who asked may have ended with the worker.
-                let _ = sender.send(is_pong);
-            }
-        });
-        beside.push(
-            Rc::new(ping),
-            0,
-            &command(&["PING"]),
-            InFlight::Read,
-            Watched::No,
-            now_us,
-        );
         lane.asked_beside.set(true);
         let asked = lane.front();
         let local = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            let is_well = answered.await == Ok(true);
+            let is_well = local.ping_on(beside).await;
             lane.asked_beside.set(false);
             if is_well && lane.is_open() && lane.front() == asked && lane.hold() {
                 local.held.borrow_mut().push(lane);
             }
-            local.give_back(&beside);
         });
     }
 }

@@ -61,6 +61,8 @@ pub struct Local {
     waiters: RefCell<Vec<Waker>>,
     confirm: Box<dyn Fn(u64)>,
     dial_not_before: Cell<Option<Instant>>,
+    /// When the newest blocking command was sent that is not proven executed yet.
+    pub(super) blocked_at: Cell<Option<Instant>>,
     stopping: Cell<bool>,
     /// The version that this is, and the commands learned.
     learned: RefCell<(u64, Arc<Learned>)>,
@@ -97,6 +99,7 @@ impl Local {
             waiters: RefCell::default(),
             confirm,
             dial_not_before: Cell::new(None),
+            blocked_at: Cell::new(None),
             stopping: Cell::new(false),
             learned: RefCell::default(),
         };

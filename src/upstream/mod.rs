@@ -15,6 +15,7 @@ pub mod link;
 pub mod local;
 pub mod own_request;
 mod pool;
+mod proof;
 mod said;
 pub mod scripts;
 pub mod settings;

@@ -90,6 +90,13 @@ impl Pool {
         Some(self.idle.remove(at).link)
     }
 
+    /// As [`Self::take_up`], for any key.
+    pub(super) fn take_up_any(&mut self) -> Option<Rc<Link>> {
+        let is_up = |link: &Link| link.state() == LinkState::Up && link.is_reusable();
+        let at = self.idle.iter().position(|idle| is_up(&idle.link))?;
+        Some(self.idle.remove(at).link)
+    }
+
     /// A lane has this key: one of its sessions may need a connection of its own. Those who have needed one come first.
     pub(super) fn may_want(&mut self, key: &LinkKey, now: Instant) {
         if let Some(wanted) = self.wanted.iter_mut().find(|wanted| wanted.key == *key) {

@@ -58,7 +58,9 @@ pub enum Sign {
     ConnectTimeout,
     /// The name does not resolve, the network is unreachable, …
     ConnectFailed,
-    /// The upstream did not accept the connection (maxclients, protected mode) or spoke no RESP.
+    /// The upstream has as many clients as it takes: those that are connected are served.
+    Full,
+    /// The upstream did not accept the connection (protected mode) or spoke no RESP.
     NotAccepted,
     /// The connection ended with commands in flight.
     Reset,
@@ -79,6 +81,7 @@ impl Sign {
             Self::ConnectionRefused => "the connection is refused",
             Self::ConnectTimeout => "the connection is not answered",
             Self::ConnectFailed => "the upstream cannot be reached",
+            Self::Full => "the upstream takes no more clients",
             Self::NotAccepted => "the upstream does not accept the connection",
             Self::Reset => "the connection ended with commands in flight",
             Self::Loading => "the upstream is loading its dataset",
@@ -125,7 +128,7 @@ pub struct Shared {
     mode: AtomicU8,
     facts: Mutex<Facts>,
     last_error: Mutex<Option<String>>,
-    /// When the newest PING of the health owner that has been answered was sent: on our monotonic clock, 0 for never.
+    /// When the newest PING of our own that has been answered was sent: on our monotonic clock, 0 for never.
     answered_ms: AtomicU64,
     signs: mpsc::Sender<Sign>,
     /// The upstream answers only to those who authenticate, and the URL has no credentials.
@@ -220,7 +223,7 @@ impl Shared {
 
     /// The upstream has answered what was asked at `sent_ms`.
     pub fn set_answered(&self, sent_ms: u64) {
-        self.answered_ms.store(sent_ms, Ordering::Relaxed);
+        self.answered_ms.fetch_max(sent_ms, Ordering::Relaxed);
     }
 
     /// Whether the upstream has answered something that was asked after `instant`: what was asked before has been executed.

@@ -1,0 +1,75 @@
+//! A PING on a spare connection, whose answer proves what Redis has done before it.
+//!
+//! A blocking command that is lost with its connection may go on waiting only if Redis had executed it and had nothing for it: if Redis has
+//! answered something, here or on the health connection, that was asked a little later.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::clock::mono_ms;
+use super::dial::command;
+use super::link::{InFlight, Link, Watched};
+use super::local::Local;
+use super::own_request::{Outcome, OwnRequest};
+
+/// What a command may take to reach Redis on its way beside another one.
+const ON_ITS_WAY: Duration = Duration::from_millis(10);
+
+impl Local {
+    /// A blocking command is sent, at the latest at `instant`.
+    pub fn has_blocked(&self, instant: Instant) {
+        self.blocked_at.set(Some(instant));
+    }
+
+    /// Whether a blocking command sent at `instant` at the latest has been executed.
+    #[must_use]
+    pub fn is_proven(&self, instant: Instant) -> bool {
+        self.shared.answered_after(instant + ON_ITS_WAY)
+    }
+
+    /// Proves the newest blocking command executed, and those before it. To be called often.
+    pub fn prove_blocked(self: &Rc<Self>) {
+        if self.blocked_at.get().is_none_or(|at| at.elapsed() < ON_ITS_WAY) {
+            return;
+        }
+        let Some(beside) = self.pool.borrow_mut().take_up_any() else {
+            return;
+        };
+        self.blocked_at.set(None);
+        let sent_ms = mono_ms();
+        let local = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            if local.ping_on(beside).await {
+                local.shared.set_answered(sent_ms);
+            }
+        });
+    }
+
+    /// Whether PING is answered, and not by an error (BUSY, LOADING: others are not answered either). Gives the connection back.
+    pub(super) async fn ping_on(self: &Rc<Self>, beside: Rc<Link>) -> bool {
+        let (sender, answered) = oneshot::channel();
+        let sender = RefCell::new(Some(sender));
+        let ping = OwnRequest::new(move |outcome| {
+            let is_pong = matches!(outcome, Outcome::Reply(reply) if reply.first() != Some(&b'-'));
+            if let Some(sender) = sender.take() {
+                // Who asked may have ended with the worker.
+                let _ = sender.send(is_pong);
+            }
+        });
+        let now_us = self.turn.now_us();
+        beside.push(
+            Rc::new(ping),
+            0,
+            &command(&["PING"]),
+            InFlight::Read,
+            Watched::No,
+            now_us,
+        );
+        let is_well = answered.await == Ok(true);
+        self.give_back(&beside);
+        is_well
+    }
+}
