@@ -191,7 +191,7 @@ fn scripts_are_there_again_after_a_restart_of_redis() {
 #[test]
 fn a_redis_that_takes_no_more_clients_serves_those_it_has() {
     let redis = RedisServer::start(Durability::Memory);
-    let mut proxy = Tideover::healthy(&redis);
+    let proxy = Tideover::healthy(&redis);
     let (mut served, mut other) = (proxy.client(), proxy.client());
     assert_eq!(served.call(&["SET", "k", "v"]), b"+OK\r\n");
     let mut direct = redis.client();
