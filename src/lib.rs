@@ -60,7 +60,8 @@
 //!    `acknowledges_under_each_policy_and_keeps_the_order`, `a_failed_sync_withdraws_what_was_never_acknowledged`,
 //!    `a_sync_that_fails_beside_poisons_the_segment_and_loses_nothing`
 //! 3. Every write ends as exactly one of: answered by Redis, journaled, or an error that says so.
-//!    `every_write_is_accounted_for_when_redis_is_killed`, `every_write_is_accounted_for_when_redis_freezes`
+//!    `every_write_is_accounted_for_when_redis_is_killed`, `every_write_is_accounted_for_when_redis_freezes`,
+//!    `a_pop_that_redis_may_have_executed_ends_with_its_connection`
 //! 4. No write starts being forwarded after a journaled write was acknowledged, until the backlog is gone (records of an unknown identity aside).
 //!    `no_interleaving_loses_overtakes_or_repeats_a_write`, `each_rule_is_needed`, `writes_that_arrive_during_replay_stay_behind_the_backlog`
 //! 5. A session settles all its forwarded commands, in order, before its first append.
@@ -103,6 +104,8 @@
 //!   `timeouts.command` that client is closed. Alone on its lane it may take its time.
 //! - Behind a command that Redis holds while it answers others (CLIENT PAUSE) reads are handed back likewise; what Redis would hold, too, goes on
 //!   joining that lane.
+//! - A blocking command lost in flight goes on waiting only if Redis answered something that was asked after it (a PING on a spare follows each);
+//!   else it may have been given something, and its client is closed, as by Redis.
 //! - Subscriptions outlive an outage, not a Redis that closes their connection and takes the next one: that was meant for the client.
 //! - Never `+OK` unchecked: AUTH while down takes only what Redis accepted before or the configuration names.
 //! - Replies come from Redis or [`outage`], bytes in and bytes out: what passes through is framed, never decoded.
