@@ -22,7 +22,7 @@ ENV = {**os.environ, "TERM": "dumb", "REDISCLI_HISTFILE": "/dev/null", "REDISCLI
 
 def plain(printed, port):
     """Without what differs between two servers: the port, and a client's ID in what HELLO answers."""
-    return re.sub(r'(\bid\b[\s":,=>]*(?:\d+\))?[\s>a-z()]*)\d+', r"\1N", printed.replace(port, "PORT"))
+    return re.sub(r'(\bid\b[\s":,=>]*(?:\d+\))?[\s>a-z()]*)\d+', r"\1N", printed.replace(f"127.0.0.1:{port}", "127.0.0.1:PORT"))
 
 
 class Cli:
