@@ -12,12 +12,13 @@ use tideover::resp::request::OwnedRequest;
 use tideover::resp::{Request, reply, scan};
 
 use in_steps::requests_in_steps;
-use scan::{Limits, Passed, Scan, Scanner};
+use scan::{Asker, Limits, Passed, Scan, Scanner};
 
 const LIMITS: Limits = Limits {
     args_max: 1024,
     bulk_bytes_max: 1 << 20,
     inline_bytes_max: 256,
+    asker: Asker::Admitted,
 };
 
 fuzz_target!(|data: &[u8]| {
