@@ -23,3 +23,14 @@ pub enum Protocol {
     Resp2,
     Resp3,
 }
+
+impl Protocol {
+    /// As HELLO says it.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Resp2 => 2,
+            Self::Resp3 => 3,
+        }
+    }
+}

@@ -170,7 +170,8 @@ impl Task {
         };
         let said = [
             credentials.filter(|_| key.identity != was.identity).map(dial::auth),
-            (key.protocol != was.protocol).then(|| dial::command(&["HELLO", version(key.protocol)])),
+            (key.protocol != was.protocol)
+                .then(|| dial::command(&["HELLO", key.protocol.number().to_string().as_str()])),
             (key.db != was.db).then(|| dial::command(&["SELECT", key.db.to_string().as_str()])),
         ];
         for command in said.into_iter().flatten() {
@@ -347,13 +348,6 @@ const WRONGPASS: &[u8] = b"-WRONGPASS invalid username-password pair or user is 
 /// Databases there are at least: the one that the URL names.
 fn key_floor(target: &crate::upstream::shared::Target) -> u32 {
     target.db + 1
-}
-
-fn version(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Resp2 => "2",
-        Protocol::Resp3 => "3",
-    }
 }
 
 fn text(arg: &[u8]) -> Option<String> {

@@ -98,7 +98,7 @@ fn assumed_reply(protocol: Protocol, client_id: i64) -> Vec<u8> {
         write::bulk(&mut out, value.as_bytes());
     }
     write::bulk(&mut out, b"proto");
-    write::integer(&mut out, if protocol == Protocol::Resp3 { 3 } else { 2 });
+    write::integer(&mut out, i64::from(protocol.number()));
     write::bulk(&mut out, b"id");
     write::integer(&mut out, client_id);
     for (name, value) in [("mode", "standalone"), ("role", "master")] {

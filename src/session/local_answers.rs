@@ -4,7 +4,7 @@ use super::hello::ASSUMED_VERSION;
 use super::route::Ask;
 use super::task::{Routed, Task};
 use crate::command::{Flags, KeySpec, Name, Spec, TABLE};
-use crate::resp::{Protocol, Request, write};
+use crate::resp::{Request, write};
 use crate::upstream::clock::wall_ms;
 use crate::upstream::dial::Role;
 use crate::upstream::stats::Route;
@@ -129,11 +129,7 @@ impl Task {
             self.session.id,
             text(&self.state.name),
             self.state.key.db,
-            if self.state.key.protocol == Protocol::Resp3 {
-                3
-            } else {
-                2
-            },
+            self.state.key.protocol.number(),
             if self.state.key.identity.name().is_empty() {
                 "default"
             } else {

@@ -259,11 +259,8 @@ pub fn auth(credentials: &Credentials) -> Vec<u8> {
 }
 
 fn introduction(handshake: &Handshake<'_>) -> Vec<u8> {
-    let protocol = match handshake.protocol {
-        Protocol::Resp2 => "2",
-        Protocol::Resp3 => "3",
-    };
-    let mut out = command(&["HELLO", protocol]);
+    let protocol = handshake.protocol.number().to_string();
+    let mut out = command(&["HELLO", protocol.as_str()]);
     out.extend(command(&["CLIENT", "INFO"]));
     out.extend(command(&["PING"]));
     out.extend(command(&["INFO", "server"]));

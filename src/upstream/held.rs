@@ -39,7 +39,7 @@ impl Local {
     }
 
     fn ask_beside(self: &Rc<Self>, lane: Rc<Link>) {
-        let Some(beside) = self.pool.borrow_mut().take_up(&lane.key) else {
+        let Some(beside) = self.pool.borrow_mut().take_up(|key| *key == lane.key) else {
             return;
         };
         lane.asked_beside.set(true);

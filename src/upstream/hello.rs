@@ -35,7 +35,7 @@ impl Hello {
         for (name, said) in &self.fields {
             write::bulk(&mut out, name.as_bytes());
             match (name.as_str(), said) {
-                ("proto", _) => write::integer(&mut out, if protocol == Protocol::Resp3 { 3 } else { 2 }),
+                ("proto", _) => write::integer(&mut out, i64::from(protocol.number())),
                 ("id", _) => write::integer(&mut out, client_id),
                 ("modules", OwnedFrame::Array { data, .. }) => {
                     write::array(&mut out, data.len());

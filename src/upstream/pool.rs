@@ -83,17 +83,11 @@ impl Pool {
         Some(self.idle.remove(at).link)
     }
 
-    /// A connection that can be spoken on at once.
-    pub(super) fn take_up(&mut self, key: &LinkKey) -> Option<Rc<Link>> {
-        let fits = |link: &Link| link.key == *key && link.state() == LinkState::Up && link.is_reusable();
-        let at = self.idle.iter().position(|idle| fits(&idle.link))?;
-        Some(self.idle.remove(at).link)
-    }
-
-    /// As [`Self::take_up`], for any key.
-    pub(super) fn take_up_any(&mut self) -> Option<Rc<Link>> {
+    /// A connection that fits and can be spoken on at once.
+    pub(super) fn take_up(&mut self, fits: impl Fn(&LinkKey) -> bool) -> Option<Rc<Link>> {
         let is_up = |link: &Link| link.state() == LinkState::Up && link.is_reusable();
-        let at = self.idle.iter().position(|idle| is_up(&idle.link))?;
+        let mut idle = self.idle.iter();
+        let at = idle.position(|idle| fits(&idle.link.key) && is_up(&idle.link))?;
         Some(self.idle.remove(at).link)
     }
 

@@ -35,7 +35,7 @@ impl Local {
         if self.blocked_at.get().is_none_or(|at| at.elapsed() < ON_ITS_WAY) {
             return;
         }
-        let Some(beside) = self.pool.borrow_mut().take_up_any() else {
+        let Some(beside) = self.pool.borrow_mut().take_up(|_| true) else {
             return;
         };
         self.blocked_at.set(None);
