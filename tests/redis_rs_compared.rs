@@ -156,11 +156,17 @@ fn messages(subscriber: &mut PubSub<'_>, count: usize) -> RedisResult<Vec<String
         .collect()
 }
 
+/// Waits until Redis has what was last asked for: the client does not always wait for the answer to a SUBSCRIBE.
+fn subscribed(publisher: &mut Connection, question: &str, answer: &str) {
+    wait_until(DEADLINE, question, || told(publisher, question).contains(answer));
+}
+
 fn pubsub(place: &Place) -> RedisResult<Vec<String>> {
     let (mut publisher, mut connection) = (place.connect(), place.connect());
     let mut subscriber = connection.as_pubsub();
     subscriber.subscribe(&["c", "d"])?;
     subscriber.psubscribe(&["p*", "c?"])?;
+    subscribed(&mut publisher, "PUBSUB NUMPAT", "int(2)");
     let mut seen = all_told(
         &mut publisher,
         &[
@@ -175,6 +181,7 @@ fn pubsub(place: &Place) -> RedisResult<Vec<String>> {
     seen.extend(messages(&mut subscriber, 3)?);
     subscriber.unsubscribe("c")?;
     subscriber.punsubscribe("p*")?;
+    subscribed(&mut publisher, "PUBSUB NUMPAT", "int(1)");
     seen.extend(all_told(
         &mut publisher,
         &["PUBLISH c hello", "PUBLISH pool hello", "PUBLISH cx hello"],
@@ -197,9 +204,7 @@ fn sharded_pubsub(place: &Place) -> RedisResult<Vec<String>> {
     let pushes = pushes_of(&mut subscriber);
     let mut command = redis::cmd("SSUBSCRIBE");
     command.arg("shard").set_no_response(true).exec(&mut subscriber)?;
-    wait_until(DEADLINE, "the subscription", || {
-        told(&mut publisher, "PUBSUB SHARDNUMSUB shard").contains("int(1)")
-    });
+    subscribed(&mut publisher, "PUBSUB SHARDNUMSUB shard", "int(1)");
     let seen = vec![
         told(&mut publisher, "SPUBLISH shard hello"),
         told(&mut subscriber, "PING"),
@@ -215,6 +220,8 @@ fn many_channels(place: &Place) -> RedisResult<Vec<String>> {
     let mut subscriber = connection.as_pubsub();
     let names: Vec<String> = (0..CHANNELS).map(|number| format!("channel:{number}")).collect();
     subscriber.subscribe(&names)?;
+    let last = format!("PUBSUB NUMSUB channel:{}", CHANNELS - 1);
+    subscribed(&mut publisher, &last, "int(1)");
     let mut pipeline = pipe();
     for name in &names {
         pipeline.publish(name, format!("to {name}"));
@@ -231,6 +238,7 @@ fn keyspace_notifications(place: &Place) -> RedisResult<Vec<String>> {
     let mut seen = all_told(&mut writer, &["CONFIG SET notify-keyspace-events KEA"]);
     let mut subscriber = connection.as_pubsub();
     subscriber.psubscribe("__key*__:*")?;
+    subscribed(&mut writer, "PUBSUB NUMPAT", "int(1)");
     seen.extend(all_told(
         &mut writer,
         &["SET k v", "RENAME k kk", "LPUSH l x", "DEL kk l", "SET e 1 PX 5"],
@@ -261,6 +269,7 @@ fn tracking(place: &Place, options: &str, caching: &str) -> RedisResult<Vec<Stri
     let redirect: i64 = redis::cmd("CLIENT").arg("ID").query(&mut second)?;
     let mut listener = second.as_pubsub();
     listener.subscribe(&["__redis__:invalidate", "marker"])?;
+    subscribed(&mut other, "PUBSUB NUMSUB marker", "int(1)");
     let on = match place.protocol {
         ProtocolVersion::RESP3 => format!("CLIENT TRACKING ON{options}"),
         _ => format!("CLIENT TRACKING ON REDIRECT {redirect}{options}"),
