@@ -5,7 +5,7 @@ CARGO ?= cargo
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 60
 
-.PHONY: test check fuzz bench demo redis peers
+.PHONY: test check fuzz soak bench demo redis peers
 
 test: redis
 	$(CARGO) test
@@ -23,6 +23,11 @@ fuzz:
 	for target in requests replies; do \
 		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=512 -malloc_limit_mb=16 || exit 1; \
 	done
+
+# SEEDS, FIRST_SEED, SOAK_SECONDS and SOAK_KILLS say how much.
+soak: redis
+	./tests/soak/many
+	./tests/soak/caught
 
 bench: redis peers
 	$(CARGO) build --release

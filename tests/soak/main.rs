@@ -13,6 +13,7 @@ mod clients;
 mod histories;
 mod history;
 mod jobs;
+mod kills;
 mod nemesis;
 #[path = "../support/mod.rs"]
 mod support;
