@@ -42,6 +42,7 @@ impl Rig {
             address: Address::Unix("/nowhere".into()),
             db: 0,
             credentials: None,
+            password_file: None,
             timeouts: Timeouts {
                 connect: Duration::from_secs(1),
                 command: Duration::from_secs(1),

@@ -202,6 +202,21 @@ impl ErrorClass {
     }
 }
 
+/// Whether an error that means "not executed" is worded as by Redis and Valkey. A script may return any text, after it has written.
+#[must_use]
+pub fn is_said_by_servers(text: &[u8]) -> bool {
+    const LOADING: &[u8] = b" is loading the dataset in memory";
+    const BEGINNINGS: [&[u8]; 5] = [
+        b"READONLY You can't write against a read only replica",
+        b"READONLY Can not run script with write flag on readonly replica",
+        b"MASTERDOWN Link with MASTER is down",
+        b"CLUSTERDOWN The cluster is down",
+        b"CLUSTERDOWN Hash slot not served",
+    ];
+    let is_loading = text.starts_with(b"LOADING ") && text.windows(LOADING.len()).any(|part| part == LOADING);
+    is_loading || BEGINNINGS.iter().any(|beginning| text.starts_with(beginning))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -317,6 +332,21 @@ mod tests {
             ("LOADINGX not ours", "ok pass dead"),
             ("", "ok pass dead"),
         ]);
+    }
+
+    #[test]
+    fn a_script_is_believed_in_the_words_of_a_server_only() {
+        for text in [
+            "LOADING Redis is loading the dataset in memory",
+            "LOADING Valkey is loading the dataset in memory",
+            "READONLY You can't write against a read only replica. script: 5c6, on @user_script:1.",
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+        ] {
+            assert!(is_said_by_servers(text.as_bytes()), "{text}");
+        }
+        for text in ["LOADING my cache", "READONLY account", "CLUSTERDOWN", "ERR other"] {
+            assert!(!is_said_by_servers(text.as_bytes()), "{text}");
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ mod tests;
 mod window;
 
 pub use breaker::{Breaker, Mode, ProbeStart, State, Transition};
-pub use classify::{BreakerEffect, ClientEffect, ErrorClass, ReplayEffect, Transient, Unavailable, UpstreamRole};
+pub use classify::{
+    BreakerEffect, ClientEffect, ErrorClass, ReplayEffect, Transient, Unavailable, UpstreamRole, is_said_by_servers,
+};
 pub use reason::{Failure, HardSign, Reason, Trouble};
 pub use settings::Settings;

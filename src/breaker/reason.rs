@@ -13,6 +13,8 @@ pub enum HardSign {
     Demoted,
     /// Another server process answers than the one that was caught up with.
     Replaced,
+    /// Our own credentials are refused.
+    Denied,
 }
 
 /// A failure that is counted.
@@ -29,8 +31,10 @@ pub enum Failure {
     Busy,
     /// `-ERR max number of clients reached`
     MaxClients,
-    /// Our own credentials are refused, or the server is in protected mode.
+    /// A right that is needed is missing, or the server is in protected mode.
     Denied,
+    /// It is we who have no file descriptor, port or memory left.
+    Shortage,
 }
 
 /// Anything that is wrong with an upstream.
@@ -65,6 +69,7 @@ impl HardSign {
             Self::Clusterdown => "clusterdown",
             Self::Demoted => "demoted",
             Self::Replaced => "replaced",
+            Self::Denied => "denied",
         }
     }
 }
@@ -80,6 +85,7 @@ impl Failure {
             Self::Busy => "busy",
             Self::MaxClients => "max_clients",
             Self::Denied => "denied",
+            Self::Shortage => "shortage",
         }
     }
 }

@@ -70,6 +70,7 @@ impl Default for UpstreamUrl {
             address,
             db: 0,
             credentials: None,
+            password_file: None,
         }
     }
 }
@@ -442,6 +443,7 @@ mod tests {
                 address,
                 db: parts.db,
                 credentials,
+                password_file: None,
             };
             assert!(!format!("{url} {url:?}").contains("secret"));
             let again: UrlParts = url.to_string().parse().unwrap();

@@ -297,7 +297,13 @@ impl Loader<'_> {
         let has_tls = section.has("tls");
         let mut tls = section.section("tls");
         let settings = tls::client_settings(&mut tls);
-        let Some(CompleteUrl { place, db, credentials }) = complete else {
+        let Some(CompleteUrl {
+            place,
+            db,
+            credentials,
+            password_file,
+        }) = complete
+        else {
             tls.finish();
             return UpstreamUrl::default();
         };
@@ -316,6 +322,7 @@ impl Loader<'_> {
             address: address.unwrap_or(UpstreamUrl::default().address),
             db,
             credentials,
+            password_file,
         }
     }
 
@@ -348,11 +355,13 @@ impl Loader<'_> {
         let password = file.as_ref().and_then(|file| {
             let shown = Some(format!("{file:?}"));
             match (self.outside.read)(Path::new(file)) {
-                Ok(text) if text.trim_end_matches(['\r', '\n']).is_empty() => {
-                    section.fault("password_file", shown, "holds no password");
-                    None
+                Ok(text) => {
+                    let password = Secret::of_file(&text);
+                    if password.is_none() {
+                        section.fault("password_file", shown, "holds no password");
+                    }
+                    password
                 }
-                Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
                 Err(error) => {
                     section.fault("password_file", shown, format!("cannot be read: {error}"));
                     None
@@ -366,7 +375,11 @@ impl Loader<'_> {
             }
             parts.password = password.or_else(|| Some(Secret::new("")));
         }
-        completed(parts).map_err(|rule| section.fault("url", None, rule)).ok()
+        let completed = completed(parts).map_err(|rule| section.fault("url", None, rule)).ok();
+        completed.map(|complete| CompleteUrl {
+            password_file: file.map(PathBuf::from),
+            ..complete
+        })
     }
 
     fn duplicates(&self, upstreams: &[UpstreamSettings], admin: SocketAddr) {
@@ -438,6 +451,7 @@ struct CompleteUrl {
     place: Place,
     db: u32,
     credentials: Option<Credentials>,
+    password_file: Option<PathBuf>,
 }
 
 fn complete_url(value: &Value) -> Result<CompleteUrl, String> {
@@ -456,5 +470,10 @@ fn completed(parts: UrlParts) -> Result<CompleteUrl, String> {
         (None, None) => None,
         (Some(_), None) => return Err("a user needs a password: user:password@, or password_file".to_owned()),
     };
-    Ok(CompleteUrl { place, db, credentials })
+    Ok(CompleteUrl {
+        place,
+        db,
+        credentials,
+        password_file: None,
+    })
 }

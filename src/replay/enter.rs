@@ -167,7 +167,7 @@ impl Run<'_> {
         }
         let user = String::from_utf8_lossy(identity).into_owned();
         let credentials = if identity.is_empty() {
-            self.replay.shared.target.credentials.clone()
+            self.replay.shared.target.own_credentials()
         } else {
             match self.credentials(&user) {
                 Some(credentials) => Some(credentials),
@@ -218,11 +218,11 @@ impl Run<'_> {
 
     fn credentials(&self, user: &str) -> Option<Credentials> {
         let target = &self.replay.shared.target;
-        let of_url = target
-            .credentials
-            .as_ref()
-            .filter(|credentials| credentials.user.as_deref().unwrap_or("default") == user);
-        self.replay.shared.known.live(user).or_else(|| of_url.cloned())
+        let of_url = || {
+            let own = target.own_credentials();
+            own.filter(|credentials| credentials.user.as_deref().unwrap_or("default") == user)
+        };
+        self.replay.shared.known.live(user).or_else(of_url)
     }
 
     async fn identity_waits(&self, user: String) -> Stop {

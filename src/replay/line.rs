@@ -92,6 +92,7 @@ pub(super) fn trouble_of_dial(error: &DialError) -> Trouble {
         DialError::Connect(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             Trouble::Hard(HardSign::ConnectionRefused)
         }
+        DialError::Name(_) => Trouble::Soft(Failure::NameResolution),
         DialError::Connect(_) | DialError::Tls(_) => Trouble::Hard(HardSign::Unreachable),
         DialError::Silence(_) | DialError::TlsSilence(_) => Trouble::Silence,
         DialError::Handshake(_) | DialError::Closed => Trouble::Soft(Failure::Reset),

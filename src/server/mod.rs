@@ -54,7 +54,10 @@ fn start(settings: &Settings) -> Result<(), StartError> {
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(|error| format!("no runtime: {error}"))?;
-    runtime.block_on(serve(settings, metrics))
+    let served = runtime.block_on(serve(settings, metrics));
+    // The resolver may be waiting for a name server on a thread of its own.
+    runtime.shutdown_background();
+    served
 }
 
 /// One upstream with all that serves it.

@@ -97,6 +97,7 @@ fn one(settings: &Settings, upstream: &UpstreamSettings, workers: usize) -> Resu
         address: upstream.url.address.clone(),
         db: upstream.url.db,
         credentials: upstream.url.credentials.clone(),
+        password_file: upstream.url.password_file.clone(),
         timeouts: upstream.timeouts,
         hold_timeout: upstream.hold_timeout,
     };

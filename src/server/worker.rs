@@ -110,7 +110,11 @@ pub fn start(index: usize, parts: Vec<Part>) -> io::Result<Worker> {
     };
     thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         match runtime() {
-            Ok(runtime) => runtime.block_on(work(index, parts, receiver)),
+            Ok(runtime) => {
+                runtime.block_on(work(index, parts, receiver));
+                // The resolver may be waiting for a name server on a thread of its own.
+                runtime.shutdown_background();
+            }
             Err(error) => tracing::error!(%error, "a worker has no runtime"),
         }
         flag.store(true, Release);

@@ -165,11 +165,11 @@ impl Task {
         link.alter();
         let was = &self.state.key;
         let credentials = match &key.identity {
-            Identity::Client(credentials) => Some(credentials.as_ref()),
-            Identity::Url => self.session.local.shared.target.credentials.as_ref(),
+            _ if key.identity == was.identity => None,
+            identity => self.session.local.shared.credentials(identity),
         };
         let said = [
-            credentials.filter(|_| key.identity != was.identity).map(dial::auth),
+            credentials.as_ref().map(dial::auth),
             (key.protocol != was.protocol)
                 .then(|| dial::command(&["HELLO", key.protocol.number().to_string().as_str()])),
             (key.db != was.db).then(|| dial::command(&["SELECT", key.db.to_string().as_str()])),

@@ -51,6 +51,8 @@ pub enum ConnectResult {
     Tls,
     /// Connected, but the handshake failed.
     Handshake,
+    /// It is we who have no file descriptor, port or memory left.
+    Shortage,
 }
 
 /// The backlog, as gauges: one record per acknowledged write or transaction.
@@ -80,7 +82,7 @@ impl UncertainAction {
 }
 
 impl ConnectResult {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ok,
         Self::Refused,
         Self::Unreachable,
@@ -90,6 +92,7 @@ impl ConnectResult {
         Self::ClientCertificate,
         Self::Tls,
         Self::Handshake,
+        Self::Shortage,
     ];
 
     fn label(self) -> &'static str {
@@ -103,6 +106,7 @@ impl ConnectResult {
             Self::ClientCertificate => "client_certificate",
             Self::Tls => "tls",
             Self::Handshake => "handshake",
+            Self::Shortage => "shortage",
         }
     }
 }

@@ -4,19 +4,19 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use tokio::time::{Sleep, sleep, sleep_until};
+use tokio::time::{Sleep, sleep};
 
 use super::connections::Ticket;
-use super::dial::{DialError, Dialled, Facts, Handshake, Opener, Role, dial_counted};
-use super::health::unusable;
+use super::dial::Role;
 use super::io::{Reader, Writer};
 use super::link::{Fate, Flush, Link, LinkKind, LinkState, Piece, Recipient, Slot};
 use super::local::{Local, wake_after_others};
-use super::settings::{Credentials, Identity};
-use super::shared::{Shared, Sign};
+use super::opening::{open, wake_watchers};
+use super::shared::Sign;
+use super::speaker::{Speaker, speaker};
 use super::stall::Stall;
 use super::stats;
-use crate::breaker::{ClientEffect, ErrorClass, HardSign, Trouble, Unavailable, UpstreamRole};
+use crate::breaker::{ClientEffect, ErrorClass, Unavailable, UpstreamRole, is_said_by_servers};
 use crate::resp::reply::{Found, Kind, Scanner};
 
 /// Reads of one connection before others get their turn.
@@ -58,129 +58,6 @@ pub(super) async fn drive(link: Rc<Link>, local: Rc<Local>) {
     }
     local.forget(&link);
     link.owner.take();
-}
-
-/// Why a link never came up.
-enum Failure {
-    Dial(DialError),
-    /// The connection file took no entry.
-    NotOnFile,
-    /// Abandoned, or of an older generation by now.
-    NotWanted,
-}
-
-async fn open(link: &Rc<Link>, local: &Rc<Local>) -> Result<(Dialled, Ticket), Failure> {
-    if let Some(at) = local.dial_not_before() {
-        sleep_until(at.into()).await;
-    }
-    let shared = &local.shared;
-    let default = shared.known.live("default");
-    let handshake = Handshake {
-        credentials: shared.credentials(&link.key.identity),
-        opener: opener(shared, &link.key.identity, default.as_ref()),
-        protocol: link.key.protocol,
-        db: link.key.db,
-    };
-    let dialled = dial_counted(&shared.target, &handshake).await;
-    // The generation may have moved on meanwhile; nothing has been sent then, and nothing will be.
-    local.look();
-    let dialled = dialled.map_err(Failure::Dial)?;
-    if !link.is_open() || link.generation != local.generation() {
-        return Err(Failure::NotWanted);
-    }
-    if let Some(sign) = unfit(&dialled.facts, shared) {
-        shared.report(sign);
-        local.dial_failed();
-        return Err(Failure::NotWanted);
-    }
-    shared.complete_facts(&dialled.facts);
-    let ticket = shared
-        .connections
-        .enter(link.generation, dialled.connection.clone())
-        .map_err(|error| {
-            tracing::error!(upstream = shared.target.name, %error, "the connection file cannot be written");
-            Failure::NotOnFile
-        })?;
-    link.client_id.set(dialled.connection.client_id);
-    link.state.set(LinkState::Up);
-    wake_watchers(link);
-    Ok((dialled, ticket))
-}
-
-/// Sessions that never AUTH open the connections of those that do; where they would be asked for a password, the user `default`, if it has
-/// been let in.
-fn opener<'a>(shared: &'a Shared, identity: &'a Identity, default: Option<&'a Credentials>) -> Opener<'a> {
-    let default = default.filter(|default| shared.credentials(identity) != Some(default));
-    match identity {
-        Identity::Url => Opener::Itself,
-        Identity::Client(_) => match (&shared.target.credentials, default) {
-            (None, None) if shared.password_owed() => Opener::Itself,
-            (None, Some(_)) if shared.password_owed() => Opener::Url {
-                credentials: default,
-                default: None,
-            },
-            (credentials, default) => Opener::Url {
-                credentials: credentials.as_ref(),
-                default,
-            },
-        },
-    }
-}
-
-/// A server that would refuse everything, or is not the one that was caught up with, gets no application byte.
-fn unfit(facts: &Facts, shared: &Shared) -> Option<Sign> {
-    let known = shared.facts();
-    if matches!((&known.run_id, &facts.run_id), (Some(known), Some(now)) if known != now) {
-        return Some(Sign::Replaced);
-    }
-    if known.role == Role::Master && facts.role == Role::Replica {
-        return Some(Sign::Demoted);
-    }
-    match unusable(facts.ping_error.as_deref()?)? {
-        Trouble::Hard(HardSign::Loading) => Some(Sign::Loading),
-        Trouble::Hard(HardSign::Masterdown) => Some(Sign::MasterDown),
-        _ => Some(Sign::ClusterDown),
-    }
-}
-
-fn wake_watchers(link: &Link) {
-    for waker in link.watchers.take() {
-        waker.wake();
-    }
-}
-
-impl Failure {
-    fn tell(self, link: &Rc<Link>, local: &Rc<Local>) {
-        let mut refusal = None;
-        match self {
-            // Nobody waits for it, and what it says may be its own doing: with the last places at the upstream taken, one less was needed.
-            Self::Dial(_) | Self::NotOnFile if link.is_spare() => local.spare_failed(&link.key),
-            Self::Dial(error) => {
-                if let Some(sign) = error.sign() {
-                    local.dial_failed();
-                    local.shared.report(sign);
-                }
-                if let DialError::PasswordOwed(text) | DialError::Refused(text) = error {
-                    refusal = Some(text);
-                }
-            }
-            Self::NotOnFile => local.dial_failed(),
-            Self::NotWanted => {}
-        }
-        link.refusal.replace(refusal.clone());
-        match refusal {
-            Some(text) => {
-                link.state.set(LinkState::Dead);
-                link.deny_all(&text);
-            }
-            None => link.retire(),
-        }
-        link.state.set(LinkState::Dead);
-        if let Some(owner) = link.owner.take() {
-            owner.ended();
-        }
-        wake_watchers(link);
-    }
 }
 
 struct Driver {
@@ -387,8 +264,9 @@ impl Driver {
                 drop(slots);
                 let stats = &self.local.worker().stats;
                 stats.answered(now_us.wrapping_sub(slot.sent_us));
-                let says_so = whole && kind == Kind::Error && !is_debug(self.link.out.borrow().request(&slot));
-                let flush = match says_so.then(|| self.sign(bytes)).flatten() {
+                let is_error = whole && kind == Kind::Error;
+                let sign = if is_error { self.sign(bytes, &slot) } else { None };
+                let flush = match sign {
                     None => slot.recipient.reply(slot.seq, bytes, piece, slot.class),
                     Some(sign) => self.not_executed(&slot, sign),
                 };
@@ -416,9 +294,10 @@ impl Driver {
     }
 
     /// An error that says that the upstream, not the command, is at fault.
-    fn sign(&self, error: &[u8]) -> Option<Sign> {
+    fn sign(&self, error: &[u8], slot: &Slot) -> Option<Sign> {
         let text = error.strip_prefix(b"-")?;
-        let class = ErrorClass::of(text.strip_suffix(b"\r\n").unwrap_or(text));
+        let text = text.strip_suffix(b"\r\n").unwrap_or(text);
+        let class = ErrorClass::of(text);
         let role = if self.replica {
             UpstreamRole::Replica
         } else {
@@ -426,6 +305,11 @@ impl Driver {
         };
         if class.client_effect(role) != ClientEffect::AnswerAsDown {
             return None;
+        }
+        match speaker(self.link.out.borrow().request(slot)) {
+            Speaker::Server => {}
+            Speaker::Script if is_said_by_servers(text) => return Some(Sign::SaidByScript),
+            Speaker::Script | Speaker::Client => return None,
         }
         match class {
             ErrorClass::NotExecuted(Unavailable::Loading) => Some(Sign::Loading),
@@ -488,13 +372,4 @@ impl Driver {
         }
         wake_watchers(&self.link);
     }
-}
-
-/// Whether a request is DEBUG, which answers also while Redis is loading: DEBUG ERROR says what it was told to say.
-fn is_debug(request: &[u8]) -> bool {
-    const NAME: &[u8] = b"$5\r\nDEBUG\r\n";
-    let count_len = request.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    request
-        .get(count_len..count_len + NAME.len())
-        .is_some_and(|name| name.eq_ignore_ascii_case(NAME))
 }

@@ -12,10 +12,12 @@ use super::dial::{
     Conversation, DialError, Facts, Handshake, Opener, Role, command, connect_bare, dial_counted, error_text, value_of,
 };
 use super::learn::learn;
+use super::said::hello_facts;
 use super::shared::{Mode, PasswordOwed, Shared, Sign};
-use crate::breaker::{Breaker, ErrorClass, Failure, HardSign, Transition, Trouble, Unavailable};
+use super::trouble::{apply, trouble_of, unusable};
+use crate::breaker::{Breaker, Failure, HardSign, Transition, Trouble};
 use crate::resp::Protocol;
-use crate::telemetry::{self, ConnectResult};
+use crate::telemetry;
 
 /// Between two PINGs while CLOSED.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
@@ -47,6 +49,8 @@ pub struct Health<E> {
     last_trouble: Option<Trouble>,
     /// What was last wrong with TLS, until a dial succeeds.
     tls_failed: Option<String>,
+    /// A sign that proves nothing by itself was seen: the upstream is to be asked before its time.
+    is_in_doubt: bool,
 }
 
 /// When the upstream was last heard.
@@ -59,7 +63,8 @@ struct Pulse {
 
 /// How a PING ended.
 enum Pinged {
-    Answered(Result<Vec<u8>, DialError>),
+    /// With the replies to PING and to HELLO.
+    Answered(Result<[Vec<u8>; 2], DialError>),
     /// Nothing was heard from the upstream for `timeouts.command`, on any connection.
     Silence,
     /// Others are answered: it is this connection that is broken.
@@ -90,6 +95,7 @@ impl<E: Edges> Health<E> {
             first_role: None,
             last_trouble: None,
             tls_failed: None,
+            is_in_doubt: false,
         }
     }
 
@@ -187,22 +193,20 @@ impl<E: Edges> Health<E> {
     }
 
     async fn probe(&mut self) -> Result<(Conversation, Facts), (Trouble, String)> {
-        let limit = self.shared.target.timeouts.connect;
+        // One that would be taken for silent as soon as it is CLOSED is not back yet.
+        let timeouts = self.shared.target.timeouts;
+        let limit = timeouts.connect.min(timeouts.command);
         let (mut conversation, mut facts) = self.converse().await?;
         if let Some(text) = &facts.ping_error
             && let Some(trouble) = unusable(text)
         {
             return Err((trouble, text.clone()));
         }
-        match (self.first_role, facts.role) {
-            (Some(Role::Master), Role::Replica) => {
-                return Err((
-                    Trouble::Hard(HardSign::Demoted),
-                    "the upstream has become a replica".into(),
-                ));
-            }
-            (None, role) if role != Role::Unknown => self.first_role = Some(role),
-            _ => {}
+        if self.is_demoted(facts.role) {
+            return Err((Trouble::Hard(HardSign::Demoted), Sign::Demoted.text().to_owned()));
+        }
+        if self.first_role.is_none() && facts.role != Role::Unknown {
+            self.first_role = Some(facts.role);
         }
         // A conversation with a reply still to come would take it for that to the next question.
         let replies = timeout(limit, conversation.ask(&command(&["CONFIG", "GET", "databases"]), 1))
@@ -218,9 +222,10 @@ impl<E: Edges> Health<E> {
     /// A connection that is authenticated, where the URL has credentials, or on which the upstream asks for a password.
     async fn converse(&mut self) -> Result<(Conversation, Facts), (Trouble, String)> {
         let target = &self.shared.target;
+        let credentials = target.own_credentials();
         let handshake = Handshake {
             opener: Opener::Itself,
-            credentials: target.credentials.as_ref(),
+            credentials: credentials.as_ref(),
             protocol: Protocol::Resp2,
             db: target.db,
         };
@@ -258,6 +263,7 @@ impl<E: Edges> Health<E> {
         self.look();
         self.pulse.heard_at = self.now();
         let mut health: Option<Conversation> = None;
+        self.is_in_doubt = false;
         let mut ping_at = Instant::now();
         let mut tend_at = Instant::now() + PING_INTERVAL;
         loop {
@@ -265,7 +271,8 @@ impl<E: Edges> Health<E> {
                 if let Some(transition) = self.ping(&mut health).await {
                     return Some(transition);
                 }
-                ping_at = Instant::now() + PING_INTERVAL;
+                let wait = if self.is_in_doubt { LOOK_INTERVAL } else { PING_INTERVAL };
+                ping_at = Instant::now() + wait;
             }
             if Instant::now() >= tend_at {
                 self.edges.tend().await;
@@ -278,6 +285,9 @@ impl<E: Edges> Health<E> {
                 }
             }
             self.look();
+            if self.is_in_doubt {
+                ping_at = ping_at.min(Instant::now() + LOOK_INTERVAL);
+            }
             if !self.shared.generation().is_multiple_of(2) {
                 return None;
             }
@@ -289,11 +299,15 @@ impl<E: Edges> Health<E> {
 
     /// One PING on the health connection, for as long as silence may last; meanwhile signs are listened to.
     async fn ping(&mut self, health: &mut Option<Conversation>) -> Option<Transition> {
+        self.is_in_doubt = false;
         if health.is_none() {
             match self.converse().await {
                 Ok((conversation, facts)) => {
                     if self.is_another_server(&facts) {
                         return self.sign(Sign::Replaced);
+                    }
+                    if self.is_demoted(facts.role) {
+                        return self.sign(Sign::Demoted);
                     }
                     if let Some(text) = &facts.ping_error
                         && let Some(trouble) = unusable(text)
@@ -307,20 +321,25 @@ impl<E: Edges> Health<E> {
         }
         let mut conversation = health.take()?;
         let sent_ms = mono_ms();
-        if conversation.send(&command(&["PING"])).await.is_err() {
-            return self.sign(Sign::Reset);
+        // The role, too, for a master that became a replica goes on answering PING.
+        let questions = [command(&["PING"]), command(&["HELLO"])].concat();
+        if conversation.send(&questions).await.is_err() {
+            return self.lost();
         }
         match self.pinged(&mut conversation).await {
-            Pinged::Answered(Ok(reply)) => {
+            Pinged::Answered(Ok([pong, hello])) => {
                 self.pulse.heard_at = self.now();
                 self.shared.set_answered(sent_ms);
                 *health = Some(conversation);
-                let trouble = error_text(&reply).and_then(|text| unusable(&text));
+                if self.is_demoted(hello_facts(&hello).role) {
+                    return self.sign(Sign::Demoted);
+                }
+                let trouble = error_text(&pong).and_then(|text| unusable(&text));
                 trouble.and_then(|trouble| self.failed(trouble))
             }
             Pinged::Answered(Err(_)) => {
                 self.look();
-                self.sign(Sign::Reset)
+                self.lost()
             }
             Pinged::Silence => self.failed(Trouble::Silence),
             Pinged::Broken => None,
@@ -328,11 +347,20 @@ impl<E: Edges> Health<E> {
         }
     }
 
+    /// The health connection has ended. Whether there can be another one tells more than a second of waiting.
+    fn lost(&mut self) -> Option<Transition> {
+        self.is_in_doubt = true;
+        self.sign(Sign::Reset)
+    }
+
     /// Waits for the answer to a PING, and for its absence to mean something; listens to signs meanwhile.
     async fn pinged(&mut self, conversation: &mut Conversation) -> Pinged {
         let silence = self.shared.target.timeouts.command;
         let sent_at = self.now();
-        let mut answer = std::pin::pin!(conversation.next_reply(ANSWER_BYTES_MAX));
+        let mut answer = std::pin::pin!(async {
+            let pong = conversation.next_reply(ANSWER_BYTES_MAX).await?;
+            Ok([pong, conversation.next_reply(ANSWER_BYTES_MAX).await?])
+        });
         loop {
             tokio::select! {
                 answered = &mut answer => return Pinged::Answered(answered),
@@ -354,6 +382,10 @@ impl<E: Edges> Health<E> {
         }
     }
 
+    fn is_demoted(&self, role: Role) -> bool {
+        (self.first_role, role) == (Some(Role::Master), Role::Replica)
+    }
+
     fn is_another_server(&self, facts: &Facts) -> bool {
         matches!((&self.shared.facts().run_id, &facts.run_id), (Some(known), Some(now)) if known != now)
     }
@@ -367,6 +399,12 @@ impl<E: Edges> Health<E> {
             Trouble::Soft(Failure::ConnectTimeout) if unheard >= self.shared.target.timeouts.command => {
                 self.breaker.silence(now)
             }
+            // It is the next connection that there cannot be, while those that are there are answered.
+            Trouble::Soft(Failure::MaxClients | Failure::NameResolution | Failure::Shortage)
+                if unheard < PING_INTERVAL * 2 =>
+            {
+                None
+            }
             Trouble::Hard(sign) => self.breaker.hard(sign, now),
             Trouble::Soft(failure) => self.breaker.failure(failure, now),
             Trouble::Silence => self.breaker.silence(now),
@@ -375,12 +413,19 @@ impl<E: Edges> Health<E> {
 
     fn sign(&mut self, sign: Sign) -> Option<Transition> {
         let now = self.now();
-        self.shared.set_last_error(Some(sign.text().to_owned()));
-        // A failure for whoever wants one more connection, not while the others are answered.
-        if sign == Sign::Full && now.saturating_sub(self.pulse.heard_at) < PING_INTERVAL * 2 {
-            return None;
+        let is_heard = now.saturating_sub(self.pulse.heard_at) < PING_INTERVAL * 2;
+        if sign != Sign::SaidByScript {
+            self.shared.set_last_error(Some(sign.text().to_owned()));
         }
-        apply(&mut self.breaker, sign, now)
+        match sign {
+            Sign::Denied | Sign::SaidByScript => {
+                self.is_in_doubt = true;
+                None
+            }
+            // A failure for whoever wants one more connection, not while the others are answered.
+            Sign::Full | Sign::NameUnknown if is_heard => None,
+            sign => apply(&mut self.breaker, sign, now),
+        }
     }
 
     /// Tells the breaker of the replies since the last look.
@@ -396,55 +441,6 @@ impl<E: Edges> Health<E> {
             self.breaker.successes(replies - self.pulse.replies, now);
             self.pulse = Pulse { replies, heard_at: now };
         }
-    }
-}
-
-fn apply(breaker: &mut Breaker, sign: Sign, now: Duration) -> Option<Transition> {
-    match sign {
-        Sign::ConnectionRefused => breaker.hard(HardSign::ConnectionRefused, now),
-        Sign::ConnectFailed => breaker.hard(HardSign::Unreachable, now),
-        Sign::ConnectTimeout => breaker.failure(Failure::ConnectTimeout, now),
-        Sign::Full => breaker.failure(Failure::MaxClients, now),
-        Sign::NotAccepted => breaker.failure(Failure::Protocol, now),
-        Sign::Reset => breaker.failure(Failure::Reset, now),
-        Sign::Loading => breaker.hard(HardSign::Loading, now),
-        Sign::Demoted => breaker.hard(HardSign::Demoted, now),
-        Sign::MasterDown => breaker.hard(HardSign::Masterdown, now),
-        Sign::ClusterDown => breaker.hard(HardSign::Clusterdown, now),
-        Sign::Replaced => breaker.hard(HardSign::Replaced, now),
-    }
-}
-
-/// Whether an error in answer to PING says that commands would not be executed.
-pub(super) fn unusable(text: &str) -> Option<Trouble> {
-    match ErrorClass::of(text.as_bytes()) {
-        ErrorClass::NotExecuted(Unavailable::Loading) => Some(Trouble::Hard(HardSign::Loading)),
-        ErrorClass::NotExecuted(Unavailable::Masterdown) => Some(Trouble::Hard(HardSign::Masterdown)),
-        ErrorClass::NotExecuted(Unavailable::Clusterdown) => Some(Trouble::Hard(HardSign::Clusterdown)),
-        _ => None,
-    }
-}
-
-fn trouble_of(error: &DialError) -> Trouble {
-    match error {
-        DialError::Connect(_)
-        | DialError::Silence(_)
-        | DialError::TlsSilence(_)
-        | DialError::Tls(_)
-        | DialError::Handshake(_)
-        | DialError::Closed => match error.kind() {
-            ConnectResult::Refused => Trouble::Hard(HardSign::ConnectionRefused),
-            ConnectResult::Unreachable
-            | ConnectResult::Certificate
-            | ConnectResult::ClientCertificate
-            | ConnectResult::Tls => Trouble::Hard(HardSign::Unreachable),
-            ConnectResult::Timeout => Trouble::Soft(Failure::ConnectTimeout),
-            ConnectResult::Name => Trouble::Soft(Failure::NameResolution),
-            ConnectResult::Handshake | ConnectResult::Ok => Trouble::Soft(Failure::Reset),
-        },
-        DialError::NotAccepted(_) if error.is_full() => Trouble::Soft(Failure::MaxClients),
-        DialError::NotAccepted(_) => Trouble::Soft(Failure::Protocol),
-        DialError::PasswordOwed(_) | DialError::Refused(_) => Trouble::Soft(Failure::Denied),
     }
 }
 

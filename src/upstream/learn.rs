@@ -58,9 +58,10 @@ impl LearnedSlot {
 /// Without an answer what was known stays; an upstream that refuses has taught nothing.
 pub(super) async fn learn(shared: Arc<Shared>) {
     let target = &shared.target;
+    let credentials = target.own_credentials();
     let handshake = Handshake {
         opener: Opener::Itself,
-        credentials: target.credentials.as_ref(),
+        credentials: credentials.as_ref(),
         protocol: Protocol::Resp2,
         db: 0,
     };

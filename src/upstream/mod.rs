@@ -13,6 +13,7 @@ pub mod known;
 pub mod learn;
 pub mod link;
 pub mod local;
+mod opening;
 pub mod own_request;
 mod pool;
 mod proof;
@@ -20,9 +21,11 @@ mod said;
 pub mod scripts;
 pub mod settings;
 pub mod shared;
+mod speaker;
 pub mod stall;
 pub mod stats;
 pub mod tls;
+mod trouble;
 
 pub use link::again;
 

@@ -1,9 +1,9 @@
 //! What the upstream room is configured with, validated.
 
-use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use super::tls::ClientTls;
 
@@ -15,6 +15,22 @@ impl Secret {
     #[must_use]
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self(bytes.into().into_boxed_slice())
+    }
+
+    /// The password in a file, without the line end that editors leave.
+    ///
+    /// # Errors
+    /// Those of reading; `InvalidData` for a file that holds none.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        Self::of_file(&std::fs::read_to_string(path)?)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "holds no password"))
+    }
+
+    /// The password in the text of a file.
+    #[must_use]
+    pub fn of_file(text: &str) -> Option<Self> {
+        let password = text.trim_end_matches(['\r', '\n']);
+        (!password.is_empty()).then(|| Self::new(password))
     }
 
     /// The password itself.
@@ -61,6 +77,8 @@ pub struct UpstreamUrl {
     pub address: Address,
     pub db: u32,
     pub credentials: Option<Credentials>,
+    /// Where the password of `credentials` stands, if not in the URL.
+    pub password_file: Option<PathBuf>,
 }
 
 /// `[upstream.timeouts]`

@@ -1,5 +1,6 @@
 //! What the workers, the health owner and the replay of one upstream share. No lock is on the path of a forwarded command.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use super::dial::Facts;
 use super::known::Known;
 use super::learn::LearnedSlot;
 use super::scripts::Scripts;
-use super::settings::{Address, Credentials, Identity, Timeouts};
+use super::settings::{Address, Credentials, Identity, Secret, Timeouts};
 use super::stats::WorkerStats;
 
 /// What the workers need to know while the generation is odd; while it is even they forward.
@@ -56,8 +57,14 @@ impl Mode {
 pub enum Sign {
     ConnectionRefused,
     ConnectTimeout,
-    /// The name does not resolve, the network is unreachable, …
+    /// The network is unreachable, TLS failed, …
     ConnectFailed,
+    /// The host's name does not resolve: those that are connected are served.
+    NameUnknown,
+    /// The URL's credentials are refused: those that are connected may be served.
+    Denied,
+    /// A script answered with what a server says that is loading, or has become a replica.
+    SaidByScript,
     /// The upstream has as many clients as it takes: those that are connected are served.
     Full,
     /// The upstream did not accept the connection (protected mode) or spoke no RESP.
@@ -81,6 +88,9 @@ impl Sign {
             Self::ConnectionRefused => "the connection is refused",
             Self::ConnectTimeout => "the connection is not answered",
             Self::ConnectFailed => "the upstream cannot be reached",
+            Self::NameUnknown => "the upstream's name does not resolve",
+            Self::Denied => "the upstream refuses the URL's credentials",
+            Self::SaidByScript => "a script says that the upstream cannot be used",
             Self::Full => "the upstream takes no more clients",
             Self::NotAccepted => "the upstream does not accept the connection",
             Self::Reset => "the connection ended with commands in flight",
@@ -110,9 +120,30 @@ pub struct Target {
     pub name: String,
     pub address: Address,
     pub db: u32,
+    /// The URL's. A password that stands in a file is the one it held at the start: see [`Target::own_credentials`].
     pub credentials: Option<Credentials>,
+    pub password_file: Option<PathBuf>,
     pub timeouts: Timeouts,
     pub hold_timeout: Duration,
+}
+
+impl Target {
+    /// What sessions that never AUTH act with now. The file is read again at every dial, so that a rotation needs no restart; while it cannot
+    /// be read, or is empty, the password of the start is tried.
+    #[must_use]
+    pub fn own_credentials(&self) -> Option<Credentials> {
+        let mut credentials = self.credentials.clone()?;
+        let Some(path) = &self.password_file else {
+            return Some(credentials);
+        };
+        match Secret::read(path) {
+            Ok(password) => credentials.password = password,
+            Err(error) => {
+                tracing::warn!(upstream = self.name, path = %path.display(), %error, "password_file cannot be used")
+            }
+        }
+        Some(credentials)
+    }
 }
 
 #[derive(Debug)]
@@ -257,10 +288,10 @@ impl Shared {
 
     /// The credentials that an identity authenticates with.
     #[must_use]
-    pub fn credentials<'a>(&'a self, identity: &'a Identity) -> Option<&'a Credentials> {
+    pub fn credentials(&self, identity: &Identity) -> Option<Credentials> {
         match identity {
-            Identity::Url => self.target.credentials.as_ref(),
-            Identity::Client(credentials) => Some(credentials),
+            Identity::Url => self.target.own_credentials(),
+            Identity::Client(credentials) => Some(Credentials::clone(credentials)),
         }
     }
 }

@@ -129,6 +129,7 @@ impl World {
             },
             db: 1,
             credentials: None,
+            password_file: None,
             timeouts: Timeouts {
                 connect: HANG,
                 command: HANG,

@@ -181,6 +181,7 @@ impl Rig {
             },
             db: 0,
             credentials: None,
+            password_file: None,
             timeouts: Timeouts {
                 connect: Duration::from_secs(1),
                 command: Duration::from_secs(2),
