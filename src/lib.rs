@@ -85,6 +85,7 @@
 //!   connections                    connections that Redis may still read from: outlives our crash
 //!   known                          salted hashes of credentials that Redis has accepted
 //!   password-owed                  there while Redis asks a password of sessions that have none
+//!   replay-wishes                  what people asked of replay: a pause, a rate
 //!   journal/lock                   one process at a time
 //!   journal/queue                  queue id (part of the marker's name), incarnations
 //!   journal/checkpoint[.recent]    how far replay got

@@ -12,9 +12,9 @@ use super::body::Pages;
 use super::record::{self, Detail};
 use super::route::Which;
 use super::view::{UpstreamView, View};
-use crate::journal::DeadLetter;
 use crate::journal::owner::{Batch, OwnerHandle, Payloads, Settled};
-use crate::upstream::clock::{mono_ms, wall_ms};
+use crate::journal::{DeadLetter, MONO_MS_RETRIED};
+use crate::upstream::clock::wall_ms;
 
 /// Letters in memory at a time.
 const PAGE_LETTERS: usize = 16;
@@ -22,7 +22,8 @@ const PAGE_LETTERS: usize = 16;
 const TRIES_MAX: usize = 5;
 
 /// Journals the letters' records anew, behind the backlog, and gives up each letter once its record is acknowledged (a
-/// crash in between leaves both). Returns how many. The health owner sees the generation move, and has them replayed. Expiries count from now: a letter does not say when its write was accepted.
+/// crash in between leaves both). Returns how many. The health owner sees the generation move, and has them replayed. Its age
+/// counts from the acceptance of its write.
 ///
 /// # Errors
 /// Why the rest was not journaled; those are letters still.
@@ -43,14 +44,15 @@ async fn append(owner: &OwnerHandle, letter: &DeadLetter) -> Result<(), String> 
         let generation = ask::generation_of_trip(owner)
             .await
             .map_err(|error| error.to_string())?;
+        let (accepted_ms, mono_ms) = times(letter);
         let mut payloads = Payloads::default();
         payloads.push(&letter.payload);
         let (sender, receiver) = oneshot::channel();
         let batch = Batch {
             generation,
             payloads,
-            wall_ms: wall_ms(),
-            mono_ms: mono_ms(),
+            wall_ms: accepted_ms,
+            mono_ms,
             done: Box::new(move |settled, _| {
                 // Whoever asked may have gone.
                 let _ = sender.send(settled);
@@ -68,6 +70,14 @@ async fn append(owner: &OwnerHandle, letter: &DeadLetter) -> Result<(), String> 
         }
     }
     Err("the upstream's state changes too fast".to_owned())
+}
+
+/// Wall and monotonic time of a letter's record that is put back.
+pub(crate) fn times(letter: &DeadLetter) -> (u64, u64) {
+    match letter.wall_ms {
+        0 => (wall_ms(), MONO_MS_RETRIED),
+        accepted_ms => (accepted_ms, MONO_MS_RETRIED),
+    }
 }
 
 /// One letter.

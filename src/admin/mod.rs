@@ -7,14 +7,14 @@
 
 mod ask;
 mod body;
-mod letters;
+pub(crate) mod letters;
 mod page;
 mod publish;
-mod queue;
-mod record;
+pub(crate) mod queue;
+pub(crate) mod record;
 mod respond;
-mod route;
-mod status;
+pub(crate) mod route;
+pub(crate) mod status;
 #[cfg(test)]
 mod tests;
 mod view;

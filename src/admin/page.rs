@@ -143,6 +143,7 @@ mod tests {
                 retained_bytes: 0,
                 disk_bytes: 0,
                 paused: false,
+                rate_max: None,
             },
             dead_letters: 3,
             clients: 4,

@@ -22,7 +22,7 @@ pub async fn publish(view: &View) {
             let level = QueueLevel {
                 records: numbers.journal.records,
                 bytes: numbers.journal.bytes,
-                oldest_age: Duration::from_millis(oldest_age_ms(&numbers)),
+                oldest_age: Duration::from_millis(oldest_age_ms(&numbers.journal)),
             };
             telemetry::queue_level(name, level);
             telemetry::queue_acknowledged(name, numbers.journal.acknowledged_total);

@@ -22,7 +22,7 @@ const READER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How the backlog leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     /// One line of JSON each, at most so many.
     Lines { records_max: usize },
     /// RESP, everything that was there when asked.
@@ -63,7 +63,7 @@ async fn read_out(upstream: &UpstreamView, form: Form, pages: &Pages) -> Result<
             offset_ms: upstream.shared.facts().clock_offset_ms,
         };
         let known = records.iter().filter(|record| record.seq <= numbers.last_seq);
-        let page = page(known, form, clocks, &mut db)?;
+        let page = page(known, form, clocks, &mut db).map_err(AskError::Failed)?;
         let is_last = after_seq >= numbers.last_seq;
         match tokio::time::timeout(READER_PATIENCE, pages.send(Ok(page))).await {
             Ok(Ok(())) => {}
@@ -76,20 +76,22 @@ async fn read_out(upstream: &UpstreamView, form: Form, pages: &Pages) -> Result<
     Ok(())
 }
 
-fn page<'a>(
+/// Records as they leave; `db` is the database selected before, and after.
+pub(crate) fn page<'a>(
     records: impl Iterator<Item = &'a Record>,
     form: Form,
     clocks: Clocks,
     db: &mut Option<u32>,
-) -> Result<Bytes, AskError> {
+) -> Result<Bytes, String> {
     let mut page = Vec::new();
     for one in records {
         match form {
             Form::Lines { records_max: _ } => {
                 page.extend_from_slice(record::line(&record::record(one, clocks)).as_bytes())
             }
-            Form::Commands => record::export(one, clocks, db, &mut page)
-                .map_err(|error| AskError::Failed(format!("record {}: {error}", one.seq)))?,
+            Form::Commands => {
+                record::export(one, clocks, db, &mut page).map_err(|error| format!("record {}: {error}", one.seq))?
+            }
         }
     }
     Ok(Bytes::from(page))

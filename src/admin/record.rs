@@ -16,46 +16,46 @@ const COMMANDS_SHOWN: usize = 16;
 
 /// How much of a record's commands is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Detail {
+pub(crate) enum Detail {
     Summary,
     Whole,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct RecordShown {
-    pub(super) seq: u64,
-    pub(super) age_ms: u64,
+pub(crate) struct RecordShown {
+    pub(crate) seq: u64,
+    pub(crate) age_ms: u64,
     #[serde(flatten)]
-    pub(super) what: Contents,
+    pub(crate) what: Contents,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct LetterShown {
-    pub(super) seq: u64,
-    pub(super) reason: String,
-    pub(super) error: String,
+pub(crate) struct LetterShown {
+    pub(crate) seq: u64,
+    pub(crate) reason: String,
+    pub(crate) error: String,
     #[serde(flatten)]
-    pub(super) what: Contents,
+    pub(crate) what: Contents,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Contents {
-    pub(super) bytes: usize,
-    pub(super) db: u32,
+pub(crate) struct Contents {
+    pub(crate) bytes: usize,
+    pub(crate) db: u32,
     /// Empty: the credentials of the upstream's URL.
-    pub(super) identity: String,
+    pub(crate) identity: String,
     /// Commands in the record; more than one is a transaction.
-    pub(super) count: usize,
+    pub(crate) count: usize,
     /// As redis-cli would take them, deadlines as they were at acceptance.
-    pub(super) commands: Vec<String>,
+    pub(crate) commands: Vec<String>,
 }
 
 /// When a record is read: its age, and the upstream's clock.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clocks {
-    pub(super) wall_ms: u64,
+pub(crate) struct Clocks {
+    pub(crate) wall_ms: u64,
     /// The upstream's clock minus ours.
-    pub(super) offset_ms: i64,
+    pub(crate) offset_ms: i64,
 }
 
 impl Clocks {
@@ -68,7 +68,7 @@ impl Clocks {
     }
 }
 
-pub(super) fn record(record: &Record, clocks: Clocks) -> RecordShown {
+pub(crate) fn record(record: &Record, clocks: Clocks) -> RecordShown {
     RecordShown {
         seq: record.seq,
         age_ms: clocks.age_ms(record),
@@ -76,7 +76,7 @@ pub(super) fn record(record: &Record, clocks: Clocks) -> RecordShown {
     }
 }
 
-pub(super) fn letter(letter: &DeadLetter, detail: Detail) -> LetterShown {
+pub(crate) fn letter(letter: &DeadLetter, detail: Detail) -> LetterShown {
     LetterShown {
         seq: letter.seq,
         reason: letter.reason.clone(),
@@ -86,7 +86,7 @@ pub(super) fn letter(letter: &DeadLetter, detail: Detail) -> LetterShown {
 }
 
 /// One line of JSON; these types have no maps with keys that JSON could not hold.
-pub(super) fn line(value: &impl Serialize) -> String {
+pub(crate) fn line(value: &impl Serialize) -> String {
     let mut line = serde_json::to_string(value).unwrap_or_default();
     line.push('\n');
     line
@@ -181,7 +181,7 @@ fn escaped(bytes: &[u8], bytes_max: usize) -> String {
 
 /// Appends a record as the commands that replay would send now; `db` is the database selected before, and after.
 /// Who they are sent as is not in them.
-pub(super) fn export(
+pub(crate) fn export(
     record: &Record,
     clocks: Clocks,
     db: &mut Option<u32>,
@@ -269,6 +269,7 @@ mod tests {
         let long = [b'x'; 100];
         let mut dead = DeadLetter {
             seq: 1,
+            wall_ms: 1,
             reason: "wrong_type".to_owned(),
             error: "WRONGTYPE".to_owned(),
             payload: of(&[&[b"DEL", &long]], 0).payload,

@@ -1,5 +1,6 @@
 //! From a request to its response.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +10,7 @@ use hyper::header::{
 };
 use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::ask::AskError;
 use super::body::ResponseBody;
@@ -17,7 +18,7 @@ use super::queue::Form;
 use super::record::{self, Detail};
 use super::route::{Endpoint, Refused, Verb, route};
 use super::view::{UpstreamView, View};
-use super::{letters, page, publish, queue, status};
+use super::{letters, page, publish, queue, route, status};
 use crate::replay::Pause;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -77,14 +78,12 @@ async fn do_verb(view: &Arc<View>, upstream: &UpstreamView, verb: Verb) -> Respo
         Verb::QueueStatus => Ok(Some(json!(status::upstream_status(upstream).await.queue))),
         Verb::Peek { records_max } => return stream(view, upstream, Form::Lines { records_max }),
         Verb::Export => return stream(view, upstream, Form::Commands),
-        Verb::Pause => {
-            upstream.controls.set_pause(Pause::Paused);
-            Ok(Some(json!({"paused": true})))
-        }
-        Verb::Resume => {
-            upstream.controls.set_pause(Pause::Running);
-            Ok(Some(json!({"paused": false})))
-        }
+        Verb::Pause => wished(upstream.controls.set_pause(Pause::Paused), json!({"paused": true})),
+        Verb::Resume => wished(upstream.controls.set_pause(Pause::Running), json!({"paused": false})),
+        Verb::Rate(rate) => wished(
+            upstream.controls.set_rate(rate),
+            json!({"rate": route::rate_text(rate)}),
+        ),
         Verb::DropBacklog => queue::drop_backlog(upstream).await.map(Some),
         Verb::Letters => {
             let (pages, body) = ResponseBody::pages();
@@ -110,6 +109,14 @@ async fn do_verb(view: &Arc<View>, upstream: &UpstreamView, verb: Verb) -> Respo
             says(code, &error.to_string())
         }
     }
+}
+
+fn wished(kept: io::Result<()>, done: Value) -> Result<Option<Value>, AskError> {
+    kept.map(|()| Some(done)).map_err(|error| {
+        AskError::Failed(format!(
+            "it is done, but the data directory could not be written, so a restart forgets it: {error}"
+        ))
+    })
 }
 
 fn stream(view: &Arc<View>, upstream: &UpstreamView, form: Form) -> Response<ResponseBody> {

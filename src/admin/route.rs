@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use hyper::{HeaderMap, Method};
 
+use crate::replay::Rate;
+
 /// Records that `peek` shows when the request does not say.
 const PEEK_RECORDS: usize = 10;
 /// And at most.
@@ -24,12 +26,13 @@ pub(super) enum Endpoint<'a> {
 
 /// What is asked of one upstream's journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verb {
+pub(crate) enum Verb {
     QueueStatus,
     Peek { records_max: usize },
     Export,
     Pause,
     Resume,
+    Rate(Rate),
     DropBacklog,
     Letters,
     Letter { seq: u64 },
@@ -39,9 +42,51 @@ pub(super) enum Verb {
 
 /// Which dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Which {
+pub(crate) enum Which {
     All,
     One(u64),
+}
+
+impl Verb {
+    /// Method, path and query that ask for it.
+    pub(crate) fn request(self, upstream: &str) -> (Method, String) {
+        let which = |which: Which| match which {
+            Which::All => String::new(),
+            Which::One(seq) => format!("/{seq}"),
+        };
+        let (method, rest) = match self {
+            Self::QueueStatus => (Method::GET, "queue".to_owned()),
+            Self::Peek { records_max } => (Method::GET, format!("queue/peek?count={records_max}")),
+            Self::Export => (Method::GET, "queue/export".to_owned()),
+            Self::Pause => (Method::POST, "queue/pause".to_owned()),
+            Self::Resume => (Method::POST, "queue/resume".to_owned()),
+            Self::Rate(rate) => (Method::POST, format!("queue/rate?max={}", rate_text(rate))),
+            Self::DropBacklog => (Method::POST, "queue/drop".to_owned()),
+            Self::Letters => (Method::GET, "dead-letters".to_owned()),
+            Self::Letter { seq } => (Method::GET, format!("dead-letters/{seq}")),
+            Self::Retry(letters) => (Method::POST, format!("dead-letters{}/retry", which(letters))),
+            Self::DropLetters(letters) => (Method::POST, format!("dead-letters{}/drop", which(letters))),
+        };
+        (method, format!("/upstreams/{upstream}/{rest}"))
+    }
+}
+
+/// `500`, `off`, or `configured`.
+pub(crate) fn rate_text(rate: Rate) -> String {
+    match rate {
+        Rate::Configured => "configured".to_owned(),
+        Rate::Unlimited => "off".to_owned(),
+        Rate::Limited(rate_max) => rate_max.to_string(),
+    }
+}
+
+/// The reverse of [`rate_text`].
+pub(crate) fn rate(text: &str) -> Option<Rate> {
+    match text {
+        "configured" => Some(Rate::Configured),
+        "off" => Some(Rate::Unlimited),
+        number => number.parse().ok().map(Rate::Limited),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +162,11 @@ fn verb(rest: &str, query: Option<&str>) -> Result<(Verb, Access), Refused> {
         [Some("queue"), Some("export"), None, _] => (Verb::Export, Access::Read),
         [Some("queue"), Some("pause"), None, _] => (Verb::Pause, Access::Change),
         [Some("queue"), Some("resume"), None, _] => (Verb::Resume, Access::Change),
+        [Some("queue"), Some("rate"), None, _] => {
+            let rate = parameter(query, "max").and_then(rate);
+            let rate = rate.ok_or(Refused::BadQuery("max must be records per second, off or configured"))?;
+            (Verb::Rate(rate), Access::Change)
+        }
         [Some("queue"), Some("drop"), None, _] => (Verb::DropBacklog, Access::Change),
         [Some("dead-letters"), None, ..] => (Verb::Letters, Access::Read),
         [Some("dead-letters"), Some("retry"), None, _] => (Verb::Retry(Which::All), Access::Change),
@@ -135,12 +185,13 @@ fn verb(rest: &str, query: Option<&str>) -> Result<(Verb, Access), Refused> {
     Ok(found)
 }
 
+fn parameter<'a>(query: Option<&'a str>, wanted: &str) -> Option<&'a str> {
+    let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value)
+}
+
 fn count(query: Option<&str>) -> Result<usize, Refused> {
-    let mut pairs = query
-        .unwrap_or_default()
-        .split('&')
-        .filter_map(|pair| pair.split_once('='));
-    let Some((_, count)) = pairs.find(|(name, _)| *name == "count") else {
+    let Some(count) = parameter(query, "count") else {
         return Ok(PEEK_RECORDS);
     };
     match count.parse() {
@@ -197,6 +248,11 @@ mod tests {
             ("GET", "/upstreams/main/queue/export", main(Verb::Export)),
             ("POST", "/upstreams/main/queue/pause", main(Verb::Pause)),
             ("POST", "/upstreams/main/queue/resume", main(Verb::Resume)),
+            (
+                "POST",
+                "/upstreams/main/queue/rate?max=off",
+                main(Verb::Rate(Rate::Unlimited)),
+            ),
             ("POST", "/upstreams/main/queue/drop", main(Verb::DropBacklog)),
             ("GET", "/upstreams/main/dead-letters", main(Verb::Letters)),
             ("GET", "/upstreams/main/dead-letters/7", main(Verb::Letter { seq: 7 })),
@@ -222,6 +278,41 @@ mod tests {
             ),
         ] {
             assert_eq!(ask(method, target, Some("1"), LOCAL), Ok(expected), "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn a_verb_asks_for_what_it_is() {
+        for verb in [
+            Verb::QueueStatus,
+            Verb::Peek { records_max: 7 },
+            Verb::Export,
+            Verb::Pause,
+            Verb::Resume,
+            Verb::Rate(Rate::Configured),
+            Verb::Rate(Rate::Unlimited),
+            Verb::Rate(rate("500").unwrap()),
+            Verb::DropBacklog,
+            Verb::Letters,
+            Verb::Letter { seq: 7 },
+            Verb::Retry(Which::All),
+            Verb::Retry(Which::One(7)),
+            Verb::DropLetters(Which::All),
+            Verb::DropLetters(Which::One(7)),
+        ] {
+            let (method, target) = verb.request("main");
+            let upstream = "main";
+            assert_eq!(
+                ask(method.as_str(), &target, Some("1"), LOCAL),
+                Ok(Endpoint::Verb { upstream, verb })
+            );
+        }
+        for max in ["", "0", "-1", "fast"] {
+            let target = format!("/upstreams/main/queue/rate?max={max}");
+            assert!(matches!(
+                ask("POST", &target, Some("1"), LOCAL),
+                Err(Refused::BadQuery(_))
+            ));
         }
     }
 

@@ -1,11 +1,12 @@
 //! `/status`: the field names are interface.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::Ordering::Relaxed;
 
 use serde::Serialize;
 
 use super::view::{UpstreamView, View};
-use crate::journal::owner::OwnerStatus;
+use crate::journal::{self, owner::OwnerStatus};
 use crate::replay::Pause;
 use crate::upstream::clock::wall_ms;
 use crate::upstream::shared::Mode;
@@ -37,16 +38,35 @@ pub(super) struct UpstreamStatus {
     pub(super) journal_error: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct QueueStatus {
-    pub(super) records: u64,
-    pub(super) bytes: u64,
-    pub(super) oldest_age_ms: u64,
-    pub(super) acknowledged_total: u64,
-    pub(super) replayed_total: u64,
-    pub(super) retained_bytes: u64,
-    pub(super) disk_bytes: u64,
-    pub(super) paused: bool,
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct QueueStatus {
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    pub(crate) oldest_age_ms: u64,
+    pub(crate) acknowledged_total: u64,
+    pub(crate) replayed_total: u64,
+    pub(crate) retained_bytes: u64,
+    pub(crate) disk_bytes: u64,
+    pub(crate) paused: bool,
+    /// Records per second that replay may reach; nothing: as many as the upstream takes.
+    pub(crate) rate_max: Option<NonZeroU32>,
+}
+
+impl QueueStatus {
+    /// As far as the journal's numbers tell it; nothing is paused or limited.
+    pub(crate) fn of(journal: &journal::Status) -> Self {
+        Self {
+            records: journal.records,
+            bytes: journal.bytes,
+            oldest_age_ms: oldest_age_ms(journal),
+            acknowledged_total: journal.acknowledged_total,
+            replayed_total: journal.replayed_total,
+            retained_bytes: journal.retained_bytes,
+            disk_bytes: journal.disk_bytes,
+            paused: false,
+            rate_max: None,
+        }
+    }
 }
 
 /// The breaker's state that a mode belongs to.
@@ -97,25 +117,20 @@ pub(super) async fn upstream_status(upstream: &UpstreamView) -> UpstreamStatus {
 }
 
 fn queue_status(upstream: &UpstreamView, numbers: Option<&OwnerStatus>) -> QueueStatus {
-    let journal = numbers.map(|numbers| numbers.journal);
-    let number = |of: fn(&crate::journal::Status) -> u64| journal.as_ref().map_or(0, of);
+    let controls = &upstream.controls;
     QueueStatus {
-        records: number(|journal| journal.records),
-        bytes: number(|journal| journal.bytes),
-        oldest_age_ms: numbers.map_or(0, oldest_age_ms),
-        acknowledged_total: number(|journal| journal.acknowledged_total),
-        replayed_total: number(|journal| journal.replayed_total),
-        retained_bytes: number(|journal| journal.retained_bytes),
-        disk_bytes: number(|journal| journal.disk_bytes),
-        paused: upstream.controls.pause() == Pause::Paused,
+        paused: controls.pause() == Pause::Paused,
+        rate_max: controls.rate().max(upstream.rate_max),
+        ..numbers
+            .map(|numbers| QueueStatus::of(&numbers.journal))
+            .unwrap_or_default()
     }
 }
 
 /// Age of the oldest record of the backlog; 0 when there is none.
-pub(super) fn oldest_age_ms(numbers: &OwnerStatus) -> u64 {
+pub(super) fn oldest_age_ms(journal: &journal::Status) -> u64 {
     let now_ms = wall_ms();
-    numbers
-        .journal
+    journal
         .oldest_wall_ms
         .map_or(0, |oldest_ms| now_ms.saturating_sub(oldest_ms))
 }

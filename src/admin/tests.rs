@@ -96,6 +96,7 @@ impl Rig {
     async fn bury(&self, seq: u64, arguments: &[&str]) {
         let letter = DeadLetter {
             seq,
+            wall_ms: 1,
             reason: "wrong_type".to_owned(),
             error: "WRONGTYPE Operation".to_owned(),
             payload: payload_of(arguments).into(),

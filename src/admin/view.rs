@@ -1,5 +1,6 @@
 //! What the room shows: the server fills it once, and the room remembers only the last numbers it saw.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ pub struct UpstreamView {
     /// Without secrets.
     pub url: String,
     pub controls: Arc<Controls>,
+    /// `replay.rate_max` of the configuration.
+    pub rate_max: Option<NonZeroU32>,
     memory: Mutex<Memory>,
 }
 
@@ -91,6 +94,7 @@ impl UpstreamView {
             listen,
             url,
             controls,
+            rate_max: None,
             memory: Mutex::default(),
         }
     }

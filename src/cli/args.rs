@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
+use crate::admin::route;
 use crate::config::Flags;
+use crate::replay::Rate;
 
 /// A sidecar proxy that tides an application over a Redis outage.
 #[derive(Debug, PartialEq, Eq, Parser)]
@@ -27,7 +29,7 @@ pub enum Command {
     Check(RunArgs),
     /// Say how a running tideover is
     Status(StatusArgs),
-    /// Look at the journal of a running tideover, or steer its replay
+    /// Look at the journal of a tideover, running or stopped, or steer its replay
     Queue(QueueArgs),
     /// Look at the records that replay had to set aside, try them again or drop them
     DeadLetters(DeadLettersArgs),
@@ -79,6 +81,17 @@ pub struct AdminArgs {
     pub address: SocketAddr,
 }
 
+/// Who is asked: a running tideover, or the data directory of a stopped one.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct AtArgs {
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    /// The data directory of a stopped tideover, instead of a running one. (TIDEOVER_DATA_DIR says nothing here: it is there for
+    /// the running one.)
+    #[arg(id = "stopped_data_dir", long = "data-dir", value_name = "DIR", global = true)]
+    pub data_dir: Option<PathBuf>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 pub struct StatusArgs {
     #[command(flatten)]
@@ -91,7 +104,7 @@ pub struct StatusArgs {
 #[derive(Debug, PartialEq, Eq, Args)]
 pub struct QueueArgs {
     #[command(flatten)]
-    pub admin: AdminArgs,
+    pub at: AtArgs,
     /// The upstream's name; may be left out when there is one only. (TIDEOVER_UPSTREAM is a URL, so this has no variable.)
     #[arg(id = "upstream_name", long = "upstream", value_name = "NAME", global = true)]
     pub upstream: Option<String>,
@@ -109,11 +122,17 @@ pub enum QueueVerb {
         #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         count: u32,
     },
-    /// Stop replaying until `resume`
+    /// Stop replaying until `resume`, also across restarts
     Pause,
     /// Go on replaying
     Resume,
-    /// Write the backlog to standard output
+    /// Bound how fast replay goes, also while it goes on
+    Rate {
+        /// Records per second; `off`: no bound; `configured`: what the configuration says
+        #[arg(value_parser = rate)]
+        max: Rate,
+    },
+    /// Write the backlog to standard output, as `redis-cli --pipe` takes it
     Export,
     /// Throw the backlog away
     Drop,
@@ -122,7 +141,7 @@ pub enum QueueVerb {
 #[derive(Debug, PartialEq, Eq, Args)]
 pub struct DeadLettersArgs {
     #[command(flatten)]
-    pub admin: AdminArgs,
+    pub at: AtArgs,
     /// The upstream's name; may be left out when there is one only. (TIDEOVER_UPSTREAM is a URL, so this has no variable.)
     #[arg(id = "upstream_name", long = "upstream", value_name = "NAME", global = true)]
     pub upstream: Option<String>,
@@ -140,6 +159,10 @@ pub enum DeadLettersVerb {
     Retry { sequence: Option<u64> },
     /// Throw one record (or all) away
     Drop { sequence: Option<u64> },
+}
+
+fn rate(text: &str) -> Result<Rate, String> {
+    route::rate(text).ok_or_else(|| "records per second, off, or configured".to_owned())
 }
 
 impl From<RunArgs> for Flags {
@@ -226,6 +249,9 @@ mod tests {
             "queue walk",
             "dead-letters show",
             "dead-letters show x",
+            "queue rate",
+            "queue rate 0",
+            "queue rate fast",
             "run --workers 0",
             "run --workers x",
             "--log-format xml",

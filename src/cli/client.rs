@@ -19,16 +19,19 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two pieces of an answer; the journal's disk may be slow.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Why a running tideover did not do what it was asked.
+/// Why a verb was not done.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
+pub(super) enum VerbError {
     #[error("no tideover answers on {address}: {why} (--admin or TIDEOVER_ADMIN says where else to look)")]
     Absent { address: SocketAddr, why: String },
     #[error("{address}: {why}")]
     Broken { address: SocketAddr, why: String },
-    /// In its own words.
+    /// In the words of whoever was asked.
     #[error("{0}")]
     Refused(String),
+    /// What was asked does not say enough.
+    #[error("{0}")]
+    Usage(String),
     #[error("cannot print: {0}")]
     Output(#[from] io::Error),
 }
@@ -44,21 +47,21 @@ impl Client {
     }
 
     /// Asks and takes the answer apart.
-    pub(super) fn json(self, method: Method, path: &str) -> Result<Value, ClientError> {
+    pub(super) fn json(self, method: Method, path: &str) -> Result<Value, VerbError> {
         let mut answer = Vec::new();
         self.fetch(method, path, &mut answer)?;
         serde_json::from_slice(&answer).map_err(|error| self.broken(&error))
     }
 
     /// Asks and writes the answer to `sink` as it comes.
-    pub(super) fn fetch(self, method: Method, path: &str, sink: &mut dyn Write) -> Result<(), ClientError> {
+    pub(super) fn fetch(self, method: Method, path: &str, sink: &mut dyn Write) -> Result<(), VerbError> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(self.converse(method, path, sink))
     }
 
     /// [`Client::fetch`] on a runtime that is there.
-    pub(super) async fn converse(self, method: Method, path: &str, sink: &mut dyn Write) -> Result<(), ClientError> {
-        let absent = |why: String| ClientError::Absent {
+    pub(super) async fn converse(self, method: Method, path: &str, sink: &mut dyn Write) -> Result<(), VerbError> {
+        let absent = |why: String| VerbError::Absent {
             address: self.address,
             why,
         };
@@ -108,16 +111,16 @@ impl Client {
         }
     }
 
-    fn broken(self, why: &dyn std::fmt::Display) -> ClientError {
-        ClientError::Broken {
+    fn broken(self, why: &dyn std::fmt::Display) -> VerbError {
+        VerbError::Broken {
             address: self.address,
             why: why.to_string(),
         }
     }
 }
 
-fn refused(code: StatusCode, body: &[u8]) -> ClientError {
+fn refused(code: StatusCode, body: &[u8]) -> VerbError {
     let said = serde_json::from_slice::<Value>(body).ok();
     let why = said.as_ref().and_then(|said| said.get("error")?.as_str());
-    ClientError::Refused(why.map_or_else(|| format!("answered {code}"), str::to_owned))
+    VerbError::Refused(why.map_or_else(|| format!("answered {code}"), str::to_owned))
 }

@@ -3,6 +3,7 @@
 mod args;
 mod client;
 mod demo;
+mod stopped;
 mod table;
 mod verbs;
 
@@ -12,7 +13,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-pub use args::{AdminArgs, Cli, Command, DeadLettersArgs, DeadLettersVerb, QueueArgs, QueueVerb, RunArgs, StatusArgs};
+pub use args::{
+    AdminArgs, AtArgs, Cli, Command, DeadLettersArgs, DeadLettersVerb, QueueArgs, QueueVerb, RunArgs, StatusArgs,
+};
 
 use crate::config::{self, Outside, Settings};
 

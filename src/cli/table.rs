@@ -102,6 +102,12 @@ pub(super) fn queue(queue: &Value) -> String {
             "replay",
             if queue["paused"] == true { "paused" } else { "on" }.to_owned(),
         ),
+        row(
+            "rate",
+            queue["rate_max"]
+                .as_u64()
+                .map_or_else(|| "not limited".to_owned(), |max| format!("at most {max}/s")),
+        ),
     ];
     table(&rows)
 }

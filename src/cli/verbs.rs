@@ -1,4 +1,5 @@
-//! `status`, `queue` and `dead-letters`: what they ask of a running tideover and how they show the answer.
+//! `status`, `queue` and `dead-letters`: what they ask, of a running tideover or of a stopped one's data directory, and how they
+//! show the answer.
 
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
@@ -6,11 +7,15 @@ use std::process::ExitCode;
 use hyper::Method;
 use serde_json::Value;
 
-use super::client::{Client, ClientError};
-use super::{AdminArgs, DeadLettersArgs, DeadLettersVerb, QueueArgs, QueueVerb, StatusArgs, say, table};
+use super::client::{Client, VerbError};
+use super::stopped::Stopped;
+use super::{AtArgs, DeadLettersArgs, DeadLettersVerb, QueueArgs, QueueVerb, StatusArgs, say, table};
+use crate::admin::route::{Verb, Which};
+use crate::config::{self, Flags, Outside};
+use crate::replay::Rate;
 
 pub(super) fn status(args: StatusArgs) -> ExitCode {
-    let client = client(args.admin);
+    let client = Client::new(args.admin.address);
     finish(client.json(Method::GET, "/status").and_then(|status| {
         if args.json {
             let mut text = serde_json::to_string_pretty(&status).unwrap_or_default();
@@ -23,124 +28,196 @@ pub(super) fn status(args: StatusArgs) -> ExitCode {
 }
 
 pub(super) fn queue(args: &QueueArgs) -> ExitCode {
-    let client = client(args.admin);
-    finish(name(client, args.upstream.as_deref()).and_then(|name| queue_verb(client, &name, args.verb)))
+    let asked = Asked::find(&args.at, args.upstream.as_deref());
+    finish(asked.and_then(|asked| queue_verb(&asked, &args.verb)))
 }
 
-fn queue_verb(client: Client, name: &str, verb: QueueVerb) -> Result<(), ClientError> {
-    let path = |rest: &str| format!("/upstreams/{name}/queue{rest}");
+fn queue_verb(asked: &Asked, verb: &QueueVerb) -> Result<(), VerbError> {
+    let name = &asked.name;
     match verb {
-        QueueVerb::Status => print(&table::queue(&client.json(Method::GET, &path(""))?)),
+        QueueVerb::Status => print(&table::queue(&asked.json(Verb::QueueStatus)?)),
         QueueVerb::Peek { count } => {
-            let lines = text(client, &path(&format!("/peek?count={count}")))?;
-            print(&table::records(&lines))
+            let records_max = *count as usize;
+            print(&table::records(&asked.text(Verb::Peek { records_max })?))
         }
         QueueVerb::Export => {
             let mut out = BufWriter::new(io::stdout().lock());
-            client.fetch(Method::GET, &path("/export"), &mut out)?;
+            asked.fetch(Verb::Export, &mut out)?;
             Ok(out.flush()?)
         }
         QueueVerb::Pause => {
-            client.json(Method::POST, &path("/pause"))?;
-            print(&format!("{name}: replay is paused\n"))
+            asked.json(Verb::Pause)?;
+            print(&format!("{name}: replay is paused, also after a restart\n"))
         }
         QueueVerb::Resume => {
-            client.json(Method::POST, &path("/resume"))?;
+            asked.json(Verb::Resume)?;
             print(&format!("{name}: replay goes on\n"))
         }
+        QueueVerb::Rate { max } => {
+            asked.json(Verb::Rate(*max))?;
+            let text = match max {
+                Rate::Configured => "as configured".to_owned(),
+                Rate::Unlimited => "not limited, also after a restart".to_owned(),
+                Rate::Limited(max) => format!("at most {max} records/s, also after a restart"),
+            };
+            print(&format!("{name}: replay is {text}\n"))
+        }
         QueueVerb::Drop => {
-            let dropped = client.json(Method::POST, &path("/drop"))?;
+            let dropped = asked.json(Verb::DropBacklog)?;
             print(&format!("{name}: {} records dropped\n", dropped["dropped_records"]))
         }
     }
 }
 
 pub(super) fn dead_letters(args: &DeadLettersArgs) -> ExitCode {
-    let client = client(args.admin);
-    finish(name(client, args.upstream.as_deref()).and_then(|name| letters_verb(client, &name, args.verb)))
+    let asked = Asked::find(&args.at, args.upstream.as_deref());
+    finish(asked.and_then(|asked| letters_verb(&asked, args.verb)))
 }
 
-fn letters_verb(client: Client, name: &str, verb: DeadLettersVerb) -> Result<(), ClientError> {
-    let path = |rest: &str| format!("/upstreams/{name}/dead-letters{rest}");
-    let which = |sequence: Option<u64>| sequence.map(|sequence| format!("/{sequence}")).unwrap_or_default();
+fn letters_verb(asked: &Asked, verb: DeadLettersVerb) -> Result<(), VerbError> {
+    let name = &asked.name;
+    let which = |sequence: Option<u64>| sequence.map_or(Which::All, Which::One);
     match verb {
-        DeadLettersVerb::List => print(&table::letters(&text(client, &path(""))?)),
+        DeadLettersVerb::List => print(&table::letters(&asked.text(Verb::Letters)?)),
         DeadLettersVerb::Show { sequence } => {
-            let letter = client.json(Method::GET, &path(&format!("/{sequence}")))?;
+            let letter = asked.json(Verb::Letter { seq: sequence })?;
             print(&table::letter(&letter))
         }
         DeadLettersVerb::Retry { sequence } => {
-            let done = client.json(Method::POST, &path(&(which(sequence) + "/retry")))?;
+            let done = asked.json(Verb::Retry(which(sequence)))?;
             print(&format!("{name}: {} put behind the backlog again\n", done["retried"]))
         }
         DeadLettersVerb::Drop { sequence } => {
-            let done = client.json(Method::POST, &path(&(which(sequence) + "/drop")))?;
+            let done = asked.json(Verb::DropLetters(which(sequence)))?;
             print(&format!("{name}: {} dropped\n", done["dropped"]))
         }
     }
 }
 
-fn client(admin: AdminArgs) -> Client {
-    Client::new(admin.address)
+/// The upstream that a verb is about, and who is asked.
+#[derive(Debug)]
+struct Asked {
+    name: String,
+    place: Place,
 }
 
-/// The upstream that is meant: the one named, or the only one.
-fn name(client: Client, named: Option<&str>) -> Result<String, ClientError> {
-    let status = client.json(Method::GET, "/status")?;
-    choose(&status, named).map_err(ClientError::Refused)
+#[derive(Debug)]
+enum Place {
+    Running(Client),
+    Stopped(Stopped),
 }
 
-fn choose(status: &Value, named: Option<&str>) -> Result<String, String> {
-    let upstreams = status["upstreams"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let names: Vec<&str> = upstreams
-        .iter()
-        .filter_map(|upstream| upstream["name"].as_str())
-        .collect();
-    match (named, names.as_slice()) {
-        (Some(named), names) if names.contains(&named) => Ok(named.to_owned()),
-        (Some(named), names) => Err(format!("no upstream is named {named}; there are: {}", names.join(", "))),
-        (None, [only]) => Ok((*only).to_owned()),
-        (None, names) => Err(format!("--upstream must say which of: {}", names.join(", "))),
+impl Asked {
+    fn find(at: &AtArgs, named: Option<&str>) -> Result<Self, VerbError> {
+        if let Some(data_dir) = &at.data_dir {
+            let (stopped, name) = Stopped::find(data_dir, named)?;
+            let place = Place::Stopped(stopped);
+            return Ok(Self { name, place });
+        }
+        let client = Client::new(at.admin.address);
+        let status = client.json(Method::GET, "/status").map_err(name_the_other_way)?;
+        let upstreams = status["upstreams"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let names: Vec<String> = upstreams
+            .iter()
+            .filter_map(|upstream| upstream["name"].as_str().map(str::to_owned))
+            .collect();
+        Ok(Self {
+            name: choose(&names, named)?,
+            place: Place::Running(client),
+        })
+    }
+
+    fn fetch(&self, verb: Verb, sink: &mut dyn Write) -> Result<(), VerbError> {
+        match &self.place {
+            Place::Stopped(stopped) => stopped.answer(verb, sink),
+            Place::Running(client) => {
+                let (method, path) = verb.request(&self.name);
+                client.fetch(method, &path, sink)
+            }
+        }
+    }
+
+    fn text(&self, verb: Verb) -> Result<String, VerbError> {
+        let mut answer = Vec::new();
+        self.fetch(verb, &mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    fn json(&self, verb: Verb) -> Result<Value, VerbError> {
+        let answer = self.text(verb)?;
+        serde_json::from_str(&answer).map_err(|error| VerbError::Refused(format!("an answer that is no JSON: {error}")))
     }
 }
 
-fn text(client: Client, path: &str) -> Result<String, ClientError> {
-    let mut answer = Vec::new();
-    client.fetch(Method::GET, path, &mut answer)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+/// The upstream that is meant: the one named, or the only one.
+pub(super) fn choose(names: &[String], named: Option<&str>) -> Result<String, VerbError> {
+    match (named, names) {
+        (Some(named), names) if names.iter().any(|name| name == named) => Ok(named.to_owned()),
+        (Some(named), names) => Err(VerbError::Refused(format!(
+            "no upstream is named {named}; there are: {}",
+            names.join(", ")
+        ))),
+        (None, [only]) => Ok(only.clone()),
+        (None, names) => Err(VerbError::Usage(format!(
+            "--upstream must say which of: {}",
+            names.join(", ")
+        ))),
+    }
 }
 
-fn print(text: &str) -> Result<(), ClientError> {
+/// A tideover that does not run can be asked in its data directory.
+fn name_the_other_way(error: VerbError) -> VerbError {
+    match error {
+        VerbError::Absent { .. } => {
+            let outside = Outside {
+                env: &|name| std::env::var(name).ok(),
+                read: &|path| std::fs::read_to_string(path),
+            };
+            let data_dir = config::load(&Flags::default(), outside)
+                .map_or_else(|_| "DIR".to_owned(), |settings| settings.data_dir.display().to_string());
+            VerbError::Refused(format!(
+                "{error}\n  if it is stopped: the same with --data-dir {data_dir}"
+            ))
+        }
+        VerbError::Broken { .. } | VerbError::Refused(_) | VerbError::Usage(_) | VerbError::Output(_) => error,
+    }
+}
+
+fn print(text: &str) -> Result<(), VerbError> {
     Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
-fn finish(outcome: Result<(), ClientError>) -> ExitCode {
+fn finish(outcome: Result<(), VerbError>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         // `tideover queue export | head` has what it wanted.
-        Err(ClientError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(VerbError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("tideover: {error}"));
-            ExitCode::FAILURE
+            match error {
+                VerbError::Usage(_) => ExitCode::from(2),
+                VerbError::Absent { .. } | VerbError::Broken { .. } | VerbError::Refused(_) | VerbError::Output(_) => {
+                    ExitCode::FAILURE
+                }
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
     fn the_only_upstream_need_not_be_named() {
-        let one = json!({"upstreams": [{"name": "a"}]});
-        let two = json!({"upstreams": [{"name": "a"}, {"name": "b"}]});
-        assert_eq!(choose(&one, None), Ok("a".to_owned()));
-        assert_eq!(choose(&two, Some("b")), Ok("b".to_owned()));
-        for (status, named) in [(&one, Some("b")), (&two, None), (&two, Some("a/b"))] {
-            let error = choose(status, named).unwrap_err();
-            assert!(error.contains('a'), "{error}");
+        let one = ["a".to_owned()];
+        let two = ["a".to_owned(), "b".to_owned()];
+        assert_eq!(choose(&one, None).unwrap(), "a");
+        assert_eq!(choose(&two, Some("b")).unwrap(), "b");
+        for (names, named) in [(&one[..], Some("b")), (&two, None), (&two, Some("a/b"))] {
+            let error = choose(names, named).unwrap_err();
+            assert!(error.to_string().contains('a'), "{error}");
+            assert_eq!(matches!(error, VerbError::Usage(_)), named.is_none());
         }
     }
 }

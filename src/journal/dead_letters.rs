@@ -5,7 +5,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::format::{Codec, QueueId, RECORD_HEADER_BYTES, VERSION, u32_at};
+use super::format::{Codec, Head, QueueId, RECORD_HEADER_BYTES, VERSION, u32_at};
 use super::scan::{Area, Numbers, Tail, scan};
 use super::small_files::create_afresh;
 use super::storage::{Storage, StorageFile};
@@ -18,6 +18,16 @@ const MAGIC: &[u8; 8] = b"TIDEDEAD";
 const HEADER_BYTES: u64 = 28;
 const KIND_LETTER: u64 = 1;
 const KIND_DROPPED: u64 = 2;
+
+/// What an entry says.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// The write was accepted at `wall_ms`.
+    Letter {
+        wall_ms: u64,
+    },
+    Dropped,
+}
 
 /// Where a letter stands.
 #[derive(Debug, Clone, Copy)]
@@ -115,12 +125,8 @@ impl<F: StorageFile> DeadLetters<F> {
         }
     }
 
-    pub(super) fn add<S: Storage<File = F>>(
-        &mut self,
-        storage: &S,
-        seq: u64,
-        [reason, error, payload]: &[&[u8]; 3],
-    ) -> io::Result<bool> {
+    pub(super) fn add<S: Storage<File = F>>(&mut self, storage: &S, letter: &DeadLetter) -> io::Result<bool> {
+        let (seq, reason, error) = (letter.seq, letter.reason.as_bytes(), letter.error.as_bytes());
         if self.letters.contains_key(&seq) {
             return Ok(false);
         }
@@ -130,8 +136,10 @@ impl<F: StorageFile> DeadLetters<F> {
         let place = self.write(
             storage,
             seq,
-            KIND_LETTER,
-            &[&reason_bytes, &error_bytes, reason, error, payload],
+            Kind::Letter {
+                wall_ms: letter.wall_ms,
+            },
+            &[&reason_bytes, &error_bytes, reason, error, &letter.payload],
         )?;
         self.letters.insert(seq, place);
         Ok(true)
@@ -141,7 +149,7 @@ impl<F: StorageFile> DeadLetters<F> {
         if !self.letters.contains_key(&seq) {
             return Ok(false);
         }
-        self.write(storage, seq, KIND_DROPPED, &[])?;
+        self.write(storage, seq, Kind::Dropped, &[])?;
         self.letters.remove(&seq);
         let live: u64 = self.letters.values().map(|place| place.bytes).sum();
         if self.letters.is_empty() || live * 4 < self.bytes() && self.bytes() > 1024 * 1024 {
@@ -159,9 +167,14 @@ impl<F: StorageFile> DeadLetters<F> {
         letters_max: usize,
     ) -> io::Result<Vec<DeadLetter>> {
         let mut found = Vec::new();
-        for (&seq, place) in self.letters.range(after_seq.saturating_add(1)..).take(letters_max) {
+        for place in self
+            .letters
+            .range(after_seq.saturating_add(1)..)
+            .map(|(_, place)| place)
+            .take(letters_max)
+        {
             let record = self.record(place)?;
-            let letter = parse(seq, &record.slice(RECORD_HEADER_BYTES..));
+            let letter = parse(&record);
             found.push(letter.ok_or(io::ErrorKind::InvalidData)?);
         }
         Ok(found)
@@ -198,11 +211,15 @@ impl<F: StorageFile> DeadLetters<F> {
         &mut self,
         storage: &S,
         seq: u64,
-        kind: u64,
+        kind: Kind,
         payload: &[&[u8]],
     ) -> io::Result<Place> {
+        let (kind, wall_ms) = match kind {
+            Kind::Letter { wall_ms } => (KIND_LETTER, wall_ms),
+            Kind::Dropped => (KIND_DROPPED, 0),
+        };
         let mut entry = Vec::new();
-        if !self.codec.encode(&mut entry, seq, kind, 0, payload) {
+        if !self.codec.encode(&mut entry, seq, kind, wall_ms, payload) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         if matches!(self.log, Log::Unfit) {
@@ -267,13 +284,17 @@ impl<F: StorageFile> DeadLetters<F> {
     }
 }
 
-fn parse(seq: u64, payload: &Bytes) -> Option<DeadLetter> {
+fn parse(entry: &Bytes) -> Option<DeadLetter> {
+    let head = Head::parse(entry)?;
+    let payload = entry.slice(RECORD_HEADER_BYTES..);
+    let payload = &payload;
     let reason_end = 8usize.checked_add(u32_at(payload, 0)? as usize)?;
     let error_end = reason_end.checked_add(u32_at(payload, 4)? as usize)?;
     let text = |range| Some(String::from_utf8_lossy(payload.get(range)?).into_owned());
     let (reason, error) = (text(8..reason_end)?, text(reason_end..error_end)?);
     Some(DeadLetter {
-        seq,
+        seq: head.seq,
+        wall_ms: head.mono_ms,
         reason,
         error,
         payload: payload.slice(error_end..),

@@ -11,7 +11,8 @@
 //!   checkpoint  "TIDECHKP": queue id 16 | generation u64 | seq u64 | wall_ms u64 | offset i64 | run_id | replid,
 //!               both as length u16 and bytes
 //! letters   magic "TIDEDEAD" 8 | version u32 | queue id 16 | entries
-//! entry     a record whose wall_ms is its kind (1 letter, 2 dropped) and whose payload is
+//! entry     a record whose wall_ms is its kind (1 letter, 2 dropped), whose mono_ms is the wall_ms of the letter's record
+//!           (0: not known), and whose payload is
 //!           reason length u32 | error length u32 | reason | error | payload of the record
 //! ```
 

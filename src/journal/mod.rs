@@ -22,6 +22,7 @@ mod dead_letters;
 mod format;
 pub mod handover;
 mod open;
+mod overlay;
 pub mod owner;
 mod replay;
 mod scan;
@@ -44,13 +45,14 @@ use std::io;
 
 use dead_letters::DeadLetters;
 use format::{Codec, QueueId};
+pub use overlay::{Overlay, OverlayFile};
 use segment::{Segment, Tally};
 use small_files::Checkpoints;
 pub use storage::{DiskStorage, Storage, StorageFile};
 pub use types::{
-    APPEND_RECORDS_MAX, AppendError, Appended, Checkpoint, Damage, DeadLetter, Fsync, Health, Mark, Missing, Moved,
-    OpenError, OpenReport, ReadError, Record, ReplayedError, SEGMENT_BYTES_MAX, Settings, Status, SyncDone, SyncError,
-    SyncTicket, Unsynced,
+    APPEND_RECORDS_MAX, AppendError, Appended, Checkpoint, Damage, DeadLetter, Fsync, Health, MONO_MS_RETRIED, Mark,
+    Missing, Moved, OpenError, OpenReport, ReadError, Record, ReplayedError, SEGMENT_BYTES_MAX, Settings, Status,
+    SyncDone, SyncError, SyncTicket, Unsynced,
 };
 use walk::{Ground, Walk};
 
@@ -169,9 +171,8 @@ impl<S: Storage> Journal<S> {
     ///
     /// # Errors
     /// It may or may not be kept; asking again is safe.
-    pub fn dead_letter(&mut self, seq: u64, reason: &str, error: &str, payload: &[u8]) -> io::Result<bool> {
-        self.letters
-            .add(&self.storage, seq, &[reason.as_bytes(), error.as_bytes(), payload])
+    pub fn dead_letter(&mut self, letter: &DeadLetter) -> io::Result<bool> {
+        self.letters.add(&self.storage, letter)
     }
 
     /// All dead letters, by number. Prefer [`Journal::dead_letters_after`] where there may be many.

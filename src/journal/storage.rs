@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -100,10 +102,23 @@ pub trait StorageFile: Send + Sized + 'static {
     fn duplicate(&self) -> io::Result<Self>;
 }
 
+/// Another opener's hold of so long is waited for: a verb on a stopped tideover's directory is done by then.
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+const LOCK_POLL: Duration = Duration::from_millis(10);
+
+/// What may be done to a directory on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Everything,
+    /// Files are opened for reading, and the lock is only looked at.
+    Reading,
+}
+
 /// A directory on disk: the directory has mode 0700, its files 0600.
 #[derive(Debug)]
 pub struct DiskStorage {
     dir: PathBuf,
+    access: Access,
     lock: Option<File>,
 }
 
@@ -115,7 +130,36 @@ impl DiskStorage {
     pub fn new(dir: impl Into<PathBuf>) -> io::Result<Self> {
         let dir = dir.into();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        Ok(Self { dir, lock: None })
+        Ok(Self {
+            dir,
+            access: Access::Everything,
+            lock: None,
+        })
+    }
+
+    /// Looks at `dir`, which must be there, and changes nothing; for an [`Overlay`](super::Overlay). [`Storage::lock`] fails
+    /// when another process holds the directory, and does not keep it from one that starts later.
+    ///
+    /// # Errors
+    /// There is no such directory.
+    pub fn reading(dir: impl Into<PathBuf>) -> io::Result<Self> {
+        let dir = dir.into();
+        fs::read_dir(&dir)?;
+        Ok(Self {
+            dir,
+            access: Access::Reading,
+            lock: None,
+        })
+    }
+
+    fn look_at_lock(&self) -> io::Result<()> {
+        let file = match File::open(self.dir.join("lock")) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        flock(&file, FlockOperation::NonBlockingLockShared)?;
+        Ok(())
     }
 
     /// The directory.
@@ -129,6 +173,9 @@ impl Storage for DiskStorage {
     type File = File;
 
     fn lock(&mut self) -> io::Result<()> {
+        if self.access == Access::Reading {
+            return self.look_at_lock();
+        }
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -136,7 +183,15 @@ impl Storage for DiskStorage {
             .truncate(false)
             .mode(0o600)
             .open(self.dir.join("lock"))?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let mut waited = Duration::ZERO;
+        while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            let error = io::Error::from(error);
+            if error.kind() != io::ErrorKind::WouldBlock || waited >= LOCK_PATIENCE {
+                return Err(error);
+            }
+            thread::sleep(LOCK_POLL);
+            waited += LOCK_POLL;
+        }
         self.lock = Some(file);
         Ok(())
     }
@@ -161,7 +216,10 @@ impl Storage for DiskStorage {
     }
 
     fn open(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).open(self.dir.join(name))
+        OpenOptions::new()
+            .read(true)
+            .write(self.access == Access::Everything)
+            .open(self.dir.join(name))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::fault_storage::FaultStorage;
 use super::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use super::*;
@@ -59,6 +61,16 @@ fn all<S: Storage>(journal: &mut Journal<S>) -> Vec<Record> {
             return records;
         }
         records.extend(more);
+    }
+}
+
+fn dead(seq: u64, reason: &str, error: &str, payload: &'static [u8]) -> DeadLetter {
+    DeadLetter {
+        seq,
+        wall_ms: 1000 + seq,
+        reason: reason.to_owned(),
+        error: error.to_owned(),
+        payload: Bytes::from_static(payload),
     }
 }
 
@@ -168,7 +180,7 @@ fn the_directory_is_for_its_owner_only() {
     let (mut journal, _) = Journal::open(DiskStorage::new(&path).unwrap(), settings(Fsync::Always), ID, 0).unwrap();
     put(&mut journal, 0..10);
     journal.sync().unwrap();
-    journal.dead_letter(1, "r", "e", b"p").unwrap();
+    journal.dead_letter(&dead(1, "r", "e", b"p")).unwrap();
     journal.save_checkpoint().unwrap();
     assert_eq!(numbers(&mut journal), (0..10).collect::<Vec<_>>());
     journal.close().unwrap();
@@ -674,18 +686,22 @@ fn a_full_disk_leaves_acknowledged_records_intact() {
 fn dead_letters_are_durable_and_kept_once() {
     let storage = FaultStorage::default();
     let (mut journal, _) = open(&storage);
-    assert!(journal.dead_letter(5, "wrong_type", "WRONGTYPE …", b"five").unwrap());
-    assert!(!journal.dead_letter(5, "other", "", b"").unwrap());
+    assert!(
+        journal
+            .dead_letter(&dead(5, "wrong_type", "WRONGTYPE …", b"five"))
+            .unwrap()
+    );
+    assert!(!journal.dead_letter(&dead(5, "other", "", b"")).unwrap());
     storage.disk().fail_sync = true;
-    assert!(journal.dead_letter(6, "r", "e", b"six").is_err());
-    assert!(journal.dead_letter(6, "r", "e", b"six").unwrap());
-    assert!(journal.dead_letter(3, "r", "e", b"three").unwrap());
+    assert!(journal.dead_letter(&dead(6, "r", "e", b"six")).is_err());
+    assert!(journal.dead_letter(&dead(6, "r", "e", b"six")).unwrap());
+    assert!(journal.dead_letter(&dead(3, "r", "e", b"three")).unwrap());
     drop(journal);
     storage.disk().crash(&mut |_| 0);
     let (mut journal, _) = open(&storage);
     let letters = journal.dead_letters().unwrap();
     assert_eq!(letters.iter().map(|letter| letter.seq).collect::<Vec<_>>(), [3, 5, 6]);
-    assert_eq!(letters[1].reason, "wrong_type");
+    assert_eq!((letters[1].wall_ms, &letters[1].reason[..]), (1005, "wrong_type"));
     assert_eq!(
         (&letters[1].error[..], &letters[1].payload[..]),
         ("WRONGTYPE …", &b"five"[..])
@@ -702,7 +718,7 @@ fn damage_among_dead_letters_costs_one_and_keeps_the_file_aside() {
     let storage = FaultStorage::default();
     let (mut journal, _) = open(&storage);
     for seq in 1..=3 {
-        journal.dead_letter(seq, "r", "e", b"payload").unwrap();
+        journal.dead_letter(&dead(seq, "r", "e", b"payload")).unwrap();
     }
     kill(journal, &storage);
     storage.disk().content("dead-letters")[28 + 49 + 40] ^= 1;

@@ -36,6 +36,9 @@ pub const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Most records that one append takes.
 pub const APPEND_RECORDS_MAX: usize = 1 << 20;
 
+/// The monotonic time of a record that was a dead letter and was put back: the wall clock tells its age.
+pub const MONO_MS_RETRIED: u64 = u64::MAX;
+
 /// One record as read back. The payload is a slice of the chunk it was read with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -43,7 +46,7 @@ pub struct Record {
     pub seq: u64,
     /// Wall clock at its append, milliseconds since 1970.
     pub wall_ms: u64,
-    /// Monotonic clock at its append, milliseconds since an origin of the caller's.
+    /// Monotonic clock at its append, milliseconds since an origin of the caller's, or [`MONO_MS_RETRIED`].
     pub mono_ms: u64,
     /// The caller's bytes.
     pub payload: Bytes,
@@ -97,6 +100,8 @@ pub struct Moved {
 pub struct DeadLetter {
     /// The record's number.
     pub seq: u64,
+    /// Wall clock when the write was accepted, milliseconds since 1970; 0 where that is not known.
+    pub wall_ms: u64,
     /// Why, as a word (`wrong_type`, `too_old`).
     pub reason: String,
     /// What the upstream said.

@@ -1,7 +1,7 @@
 //! Users without the right to MULTI or the marker: their absolute records are replayed one by one, at least once. A relative one waits.
 
 use super::apply::reason;
-use super::batch::{Group, age_ms, text_of_error};
+use super::batch::{Group, age_ms, is_too_old, text_of_error};
 use super::enter::Entered;
 use super::line::trouble_of;
 use super::run::{Run, Stop};
@@ -22,7 +22,7 @@ impl Run<'_> {
         let done_seq = self.places.get(&group.db).map_or(0, |place| place.done_seq);
         let age_ms = age_ms(&record, self.now());
         if record.seq > done_seq && !self.dead.contains(&record.seq) {
-            if self.age_max_ms().is_some_and(|age_max_ms| age_ms > age_max_ms) {
+            if is_too_old(&record, age_ms, self.age_max_ms()) {
                 self.bury(&record, "too_old", "older than queue.max_age").await?;
             } else if payload.kind() == EffectKind::Relative {
                 let user = String::from_utf8_lossy(&group.identity);

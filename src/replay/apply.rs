@@ -3,11 +3,11 @@
 use std::num::NonZeroU32;
 use std::time::Instant;
 
-use tokio::time::sleep;
+use tokio::time::timeout;
 
-use super::batch::{self, Answer, Batch, Exec, Fate, Group, Now, Terms, build};
-use super::controls::Pause;
+use super::batch::{self, Answer, Batch, Exec, Fate, Group, Now, Terms, age_ms, build};
 use super::enter::is_out_of_memory;
+use super::kept::Pause;
 use super::line::trouble_of;
 use super::relief::relief;
 use super::resume::Marker;
@@ -21,7 +21,7 @@ use crate::upstream::clock::{mono_ms, upstream_ms, wall_ms};
 
 impl Run<'_> {
     fn rate_max(&self) -> Option<NonZeroU32> {
-        self.replay.controls.rate_max().or(self.replay.settings.rate_max)
+        self.replay.controls.rate().max(self.replay.settings.rate_max)
     }
 
     pub(super) fn age_max_ms(&self) -> Option<u64> {
@@ -68,8 +68,9 @@ impl Run<'_> {
             let wait = self
                 .pace
                 .wait(batch.records.len(), self.rate_max(), self.started.elapsed());
-            if !wait.is_zero() {
-                sleep(wait).await;
+            if !wait.is_zero() && timeout(wait, self.replay.controls.changed()).await.is_ok() {
+                self.restart();
+                return Ok(());
             }
             let sent = Instant::now();
             self.line(group).send(&batch.request).await?;
@@ -202,8 +203,11 @@ impl Run<'_> {
 
     /// Keeps a record as a dead letter, durably.
     pub(super) async fn bury(&mut self, record: &Record, reason: &'static str, error: &str) -> Result<(), Stop> {
+        let now = self.now();
         let letter = DeadLetter {
             seq: record.seq,
+            // What the monotonic clock knows of its age outlasts this process.
+            wall_ms: now.wall_ms.saturating_sub(age_ms(record, now)),
             reason: reason.to_owned(),
             error: error.to_owned(),
             payload: record.payload.clone(),

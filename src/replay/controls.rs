@@ -1,19 +1,12 @@
 //! What people may change about replay, and what they are told of it. Shared with other threads.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroU32;
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// Whether replay goes on by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Pause {
-    #[default]
-    Running,
-    /// `queue pause`
-    Paused,
-}
+use super::kept::{Kept, Pause, Rate, Wishes};
 
 /// The end of connections older than this catching up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,8 +39,7 @@ pub struct Status {
 
 #[derive(Debug, Default)]
 struct Inner {
-    pause: Pause,
-    rate_max: Option<NonZeroU32>,
+    wishes: Wishes,
     status: Status,
 }
 
@@ -56,6 +48,8 @@ struct Inner {
 pub struct Controls {
     inner: Mutex<Inner>,
     changed: Notify,
+    /// Where wishes outlive the process; nothing: they do not.
+    kept: Option<Kept>,
 }
 
 impl Controls {
@@ -63,24 +57,49 @@ impl Controls {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// With what was wished for in an earlier process; later wishes go to `kept`.
+    #[must_use]
+    pub fn new(kept: Kept, wishes: Wishes) -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                wishes,
+                status: Status::default(),
+            }),
+            changed: Notify::new(),
+            kept: Some(kept),
+        }
+    }
+
     #[must_use]
     pub fn pause(&self) -> Pause {
-        self.lock().pause
+        self.lock().wishes.pause
     }
 
-    pub fn set_pause(&self, pause: Pause) {
-        self.lock().pause = pause;
+    #[must_use]
+    pub fn rate(&self) -> Rate {
+        self.lock().wishes.rate
+    }
+
+    /// # Errors
+    /// It is done, but not kept: the next process will not know.
+    pub fn set_pause(&self, pause: Pause) -> io::Result<()> {
+        self.wish(|wishes| wishes.pause = pause)
+    }
+
+    /// # Errors
+    /// As [`Self::set_pause`].
+    pub fn set_rate(&self, rate: Rate) -> io::Result<()> {
+        self.wish(|wishes| wishes.rate = rate)
+    }
+
+    fn wish(&self, change: impl FnOnce(&mut Wishes)) -> io::Result<()> {
+        let wishes = {
+            let mut inner = self.lock();
+            change(&mut inner.wishes);
+            inner.wishes
+        };
         self.changed.notify_one();
-    }
-
-    /// Records per second instead of the configuration's; nothing: the configuration's.
-    pub fn set_rate_max(&self, rate_max: Option<NonZeroU32>) {
-        self.lock().rate_max = rate_max;
-        self.changed.notify_one();
-    }
-
-    pub(super) fn rate_max(&self) -> Option<NonZeroU32> {
-        self.lock().rate_max
+        self.kept.as_ref().map_or(Ok(()), |kept| kept.save(wishes))
     }
 
     pub(super) async fn changed(&self) {

@@ -23,6 +23,7 @@ mod batch;
 mod controls;
 mod enter;
 mod fence;
+mod kept;
 mod line;
 mod pace;
 mod relief;
@@ -36,7 +37,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use controls::{Controls, Fence, Pause, Status};
+pub use controls::{Controls, Fence, Status};
+pub use kept::{Kept, Pause, Rate, Wishes};
 
 use crate::breaker::Trouble;
 use crate::journal::owner::OwnerHandle;

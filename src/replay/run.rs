@@ -8,9 +8,9 @@ use tokio::time::{sleep, timeout};
 
 use super::Replay;
 use super::batch::{Group, command};
-use super::controls::Pause;
 use super::enter::Entered;
 use super::fence::fence;
+use super::kept::Pause;
 use super::line::Line;
 use super::pace::Pace;
 use super::resume::{Marker, Server};

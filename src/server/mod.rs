@@ -140,13 +140,14 @@ fn attach(
         workers: Rc::clone(workers),
         clients_max: settings.limits.clients_max,
     };
-    let view = UpstreamView::new(
+    let mut view = UpstreamView::new(
         Arc::clone(&shared),
         owner.clone(),
         controls,
         upstream.listen.to_string(),
         upstream.url.to_string(),
     );
+    view.rate_max = upstream.replay.rate_max;
     let acceptor = tokio::task::spawn_local(acceptor.run(listener));
     (
         Served {

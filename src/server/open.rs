@@ -4,6 +4,7 @@
 //! data_dir/NAME/journal/…     the journal, locked for this process
 //! data_dir/NAME/connections   the connection file
 //! data_dir/NAME/known         credentials that the upstream has accepted, hashed
+//! data_dir/NAME/replay-wishes what people asked of replay: a pause, a rate
 //! data_dir/NAME/password-owed there while the upstream asks a password of those who have none
 //! ```
 
@@ -19,7 +20,7 @@ use super::worker::Part;
 use crate::config::{Settings, UpstreamSettings};
 use crate::journal::owner::{OwnerHandle, Unsent, spawn};
 use crate::journal::{self, DiskStorage, Journal, SEGMENT_BYTES_MAX};
-use crate::replay::{self, Controls, Replay};
+use crate::replay::{self, Controls, Kept, Pause, Rate, Replay, Wishes};
 use crate::resp::scan;
 use crate::session;
 use crate::upstream::clock::wall_ms;
@@ -109,7 +110,7 @@ fn one(settings: &Settings, upstream: &UpstreamSettings, workers: usize) -> Resu
         rate_max: upstream.replay.rate_max,
         age_max: upstream.queue.age_max,
     };
-    let controls = Arc::new(Controls::default());
+    let controls = Arc::new(controls(&upstream.name, &dir));
     let replay = Replay::new(
         Arc::clone(&shared),
         owner.clone(),
@@ -123,6 +124,22 @@ fn one(settings: &Settings, upstream: &UpstreamSettings, workers: usize) -> Resu
         replay,
         controls,
     })
+}
+
+/// With what people asked of replay before; when that cannot be read it may have been a pause.
+fn controls(upstream: &str, dir: &Path) -> Controls {
+    let kept = Kept::new(dir);
+    let wishes = kept.load().unwrap_or_else(|error| {
+        tracing::error!(upstream, %error, "what was asked of replay before cannot be read: it is paused");
+        Wishes {
+            pause: Pause::Paused,
+            rate: Rate::Configured,
+        }
+    });
+    if wishes.pause == Pause::Paused {
+        tracing::warn!(upstream, "replay is paused: `tideover queue resume` ends that");
+    }
+    Controls::new(kept, wishes)
 }
 
 fn make_dir(dir: &Path) -> Result<(), StartError> {

@@ -11,7 +11,7 @@ use rig::{Rig, Server, payload, swallow_answer_to_exec};
 use rustix::process::Signal;
 use tideover::breaker::Trouble;
 use tideover::journal::owner::Payloads;
-use tideover::replay::{Fence, Outcome, Pause, Settings};
+use tideover::replay::{Fence, Outcome, Pause, Rate, Settings};
 use tideover::upstream::settings::{Credentials, Secret};
 use tideover::upstream::shared::Mode;
 
@@ -412,10 +412,10 @@ fn a_pause_halts_until_it_is_lifted() {
     let server = Server::start(&[]);
     let mut rig = Rig::new(server.port);
     journal_pushes(&rig, 0, 0, 3);
-    rig.controls.set_pause(Pause::Paused);
+    rig.controls.set_pause(Pause::Paused).unwrap();
     assert_eq!(rig.recover_for(Duration::from_millis(200)), None);
     assert_eq!(server.list(0, "l"), Vec::<String>::new());
-    rig.controls.set_pause(Pause::Running);
+    rig.controls.set_pause(Pause::Running).unwrap();
     assert_eq!(rig.recover(), Outcome::CaughtUp);
     assert_eq!(server.list(0, "l"), numbers(0, 3));
 }
@@ -442,7 +442,9 @@ fn old_records_become_dead_letters() {
 fn the_rate_is_bounded() {
     let server = Server::start(&[]);
     let mut rig = Rig::new(server.port);
-    rig.controls.set_rate_max(NonZeroU32::new(1000));
+    rig.controls
+        .set_rate(Rate::Limited(NonZeroU32::new(1000).unwrap()))
+        .unwrap();
     journal_pushes(&rig, 0, 0, 500);
     let start = Instant::now();
     assert_eq!(rig.recover(), Outcome::CaughtUp);

@@ -321,10 +321,7 @@ impl<S: Storage> Owner<S> {
             Request::Release { upto_seq, reply } => reply(self.journal.release(upto_seq)),
             Request::ReleaseOlder { wall_ms, reply } => reply(self.journal.release_older(wall_ms)),
             Request::DeadLetter { letter, reply } => {
-                reply(
-                    self.journal
-                        .dead_letter(letter.seq, &letter.reason, &letter.error, &letter.payload),
-                );
+                reply(self.journal.dead_letter(&letter));
             }
             Request::DeadLetters {
                 after_seq,

@@ -363,6 +363,7 @@ fn dead_letters_and_the_backlog_pass_through() {
     let record = rig.records().remove(0);
     let letter = DeadLetter {
         seq: record.seq,
+        wall_ms: 1,
         reason: "wrong_type".to_owned(),
         error: "WRONGTYPE".to_owned(),
         payload: record.payload,

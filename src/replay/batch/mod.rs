@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::resume::{Marker, marker_value, parse_marker};
-use crate::journal::Record;
+use crate::journal::{MONO_MS_RETRIED, Record};
 use crate::outage::payload::{Payload, decode};
 use crate::resp::reply::{Found, Scanner};
 use crate::resp::write;
@@ -99,11 +99,16 @@ impl Batch {
 
 /// How old a record is. Between openings of the journal only the wall clock tells.
 pub(super) fn age_ms(record: &Record, now: Now) -> u64 {
-    if record.seq >> 32 == now.incarnation {
+    if record.seq >> 32 == now.incarnation && record.mono_ms != MONO_MS_RETRIED {
         now.mono_ms.saturating_sub(record.mono_ms)
     } else {
         now.wall_ms.saturating_sub(record.wall_ms)
     }
+}
+
+/// Whether a record has outlived `max_age`. One that a person put back has not: that would be in vain.
+pub(super) fn is_too_old(record: &Record, age_ms: u64, age_max_ms: Option<u64>) -> bool {
+    record.mono_ms != MONO_MS_RETRIED && age_max_ms.is_some_and(|age_max_ms| age_ms > age_max_ms)
 }
 
 /// Takes records off `records` up to a change of group or a limit; a record is never split.
@@ -122,7 +127,7 @@ pub(super) fn build(records: &mut VecDeque<Record>, terms: &Terms<'_>) -> Batch 
             Ok(payload) => {
                 let age_ms = age_ms(record, terms.now);
                 let commands = payload.commands();
-                if terms.age_max_ms.is_some_and(|age_max_ms| age_ms > age_max_ms) {
+                if is_too_old(record, age_ms, terms.age_max_ms) {
                     Fate::TooOld
                 } else if batch.commands > 0
                     && (batch.commands + commands > terms.commands_max

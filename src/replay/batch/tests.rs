@@ -144,6 +144,13 @@ fn ages_are_monotonic_within_an_opening_and_never_negative() {
     assert_eq!(age_ms(&record, now(1, 9000, 350)), 250);
     assert_eq!(age_ms(&record, now(2, 9000, 350)), 8500);
     assert_eq!(age_ms(&record, now(2, 400, 350)), 0);
+    assert!(is_too_old(&record, 250, Some(249)) && !is_too_old(&record, 250, Some(250)));
+    let retried = Record {
+        mono_ms: MONO_MS_RETRIED,
+        ..record
+    };
+    assert_eq!(age_ms(&retried, now(1, 9000, 350)), 8500);
+    assert!(!is_too_old(&retried, 8500, Some(1)), "a person wants it");
 }
 
 const TAIL: &str = "+OK\r\n$12\r\n1:4294967303\r\n$9\r\nrole:x\r\n \r\n";
