@@ -68,6 +68,7 @@ pub const fn is_container(name: Name) -> bool {
         Acl | Client
             | Cluster
             | Command
+            | Commandlog
             | Config
             | Function
             | Latency

@@ -140,7 +140,7 @@ by_name! {
         LANE =>
             AclCat AclGenpass AclHelp AclWhoami Append Bitcount Bitfield BitfieldRo Bitop Bitpos ClientHelp
             ClusterHelp Command CommandCount CommandDocs CommandGetkeys CommandGetkeysandflags CommandHelp
-            CommandInfo CommandList ConfigGet ConfigHelp Copy Dbsize Decr Decrby Del Delifeq Dump Echo Exists
+            CommandInfo CommandList CommandlogHelp ConfigGet ConfigHelp Copy Dbsize Decr Decrby Del Delifeq Dump Echo Exists
             Expire Expireat Expiretime FunctionHelp Geoadd Geodist Geohash Geopos Georadius Georadiusbymember
             GeoradiusbymemberRo GeoradiusRo Geosearch Geosearchstore Get Getbit Getdel Getex Getrange Getset
             Hdel Hexists Hexpire Hexpireat Hexpiretime Hpersist Hpexpire Hpexpireat Hpexpiretime Hpttl Httl Hget Hgetall Hgetdel Hgetex Hincrby Hincrbyfloat Hkeys Hlen Hmget Hmset
@@ -167,7 +167,8 @@ by_name! {
             Bgrewriteaof Bgsave Blmove Blmpop Blpop Brpop Brpoplpush Bzmpop Bzpopmax Bzpopmin Client
             ClientCaching ClientCapa ClientGetname ClientGetredir ClientId ClientInfo ClientKill ClientList
             ClientNoEvict ClientNoTouch ClientPause ClientTracking ClientTrackinginfo ClientUnblock
-            ClientUnpause Cluster ClusterAddslots ClusterAddslotsrange ClusterBumpepoch
+            ClientImportSource ClientUnpause Cluster ClusterAddslots ClusterAddslotsrange ClusterBumpepoch
+            Commandlog CommandlogGet CommandlogLen CommandlogReset
             ClusterCountFailureReports ClusterCountkeysinslot ClusterDelslots ClusterDelslotsrange
             ClusterFailover ClusterFlushslots ClusterForget ClusterGetkeysinslot ClusterInfo ClusterKeyslot
             ClusterLinks ClusterMeet ClusterMyid ClusterMyshardid ClusterNodes ClusterReplicas ClusterReplicate
@@ -193,7 +194,7 @@ by_name! {
             ClusterCountFailureReports ClusterCountkeysinslot ClusterGetkeysinslot ClusterHelp ClusterInfo
             ClusterKeyslot ClusterLinks ClusterMyid ClusterMyshardid ClusterNodes ClusterReplicas ClusterShards
             ClusterSlaves ClusterSlotStats ClusterSlots Command CommandCount CommandDocs CommandGetkeys
-            CommandGetkeysandflags CommandHelp CommandInfo CommandList ConfigGet ConfigHelp Dbsize Dump Echo
+            CommandGetkeysandflags CommandHelp CommandInfo CommandList CommandlogGet CommandlogHelp CommandlogLen ConfigGet ConfigHelp Dbsize Dump Echo
             EvalshaRo EvalRo Exists Expiretime FcallRo FunctionDump FunctionHelp FunctionList FunctionStats
             Geodist Geohash Geopos GeoradiusbymemberRo GeoradiusRo Geosearch Get Getbit Getrange Hexists Hexpiretime Hpexpiretime Hpttl Httl Hget
             Hgetall Hkeys Hlen Hmget Hrandfield Hscan Hstrlen Hvals Info Keys Lastsave LatencyDoctor
@@ -217,7 +218,7 @@ by_name! {
             Acl AclDeluser AclLoad AclSave AclSetuser Append Asking Auth Bgrewriteaof Bgsave Bitop Blmove Blmpop
             Blpop Brpop Brpoplpush Bzmpop Bzpopmax Bzpopmin Client ClientCaching ClientCapa ClientKill
             ClientNoEvict ClientNoTouch ClientPause ClientReply ClientSetinfo ClientSetname ClientTracking
-            ClientUnblock ClientUnpause Cluster ClusterAddslots ClusterAddslotsrange ClusterBumpepoch
+            ClientImportSource ClientUnblock ClientUnpause Cluster Commandlog CommandlogReset ClusterAddslots ClusterAddslotsrange ClusterBumpepoch
             ClusterDelslots ClusterDelslotsrange ClusterFailover ClusterFlushslots ClusterForget ClusterMeet
             ClusterReplicate ClusterReset ClusterSaveconfig ClusterSetConfigEpoch ClusterSetslot Config
             ConfigResetstat ConfigRewrite ConfigSet Copy Debug Decr Decrby Del Delifeq Discard Eval Evalsha Exec

@@ -63,6 +63,7 @@ commands! {
     ClientGetredir, "CLIENT GETREDIR", 2, [LOADING NOSCRIPT STALE], [];
     ClientHelp, "CLIENT HELP", 2, [LOADING STALE], [];
     ClientId, "CLIENT ID", 2, [LOADING NOSCRIPT STALE], [];
+    ClientImportSource, "CLIENT IMPORT-SOURCE", 3, [LOADING NOSCRIPT STALE], [];
     ClientInfo, "CLIENT INFO", 2, [LOADING NOSCRIPT STALE], [];
     ClientKill, "CLIENT KILL", -3, [ADMIN LOADING NOSCRIPT STALE], [];
     ClientList, "CLIENT LIST", -2, [ADMIN LOADING NOSCRIPT STALE], [];
@@ -114,6 +115,11 @@ commands! {
     CommandHelp, "COMMAND HELP", 2, [LOADING STALE], [];
     CommandInfo, "COMMAND INFO", -2, [LOADING STALE], [];
     CommandList, "COMMAND LIST", -2, [LOADING STALE], [];
+    Commandlog, "COMMANDLOG", -2, [], [];
+    CommandlogGet, "COMMANDLOG GET", 4, [ADMIN LOADING STALE], [];
+    CommandlogHelp, "COMMANDLOG HELP", 2, [LOADING STALE], [];
+    CommandlogLen, "COMMANDLOG LEN", 3, [ADMIN LOADING STALE], [];
+    CommandlogReset, "COMMANDLOG RESET", 3, [ADMIN LOADING STALE], [];
     Config, "CONFIG", -2, [], [];
     ConfigGet, "CONFIG GET", -3, [ADMIN LOADING NOSCRIPT STALE], [];
     ConfigHelp, "CONFIG HELP", 2, [LOADING STALE], [];

@@ -48,7 +48,7 @@ decisions! {
     SessionUnless("ON") => ClientTracking;
     SessionIfBare => Command;
     UnknownSubcommand =>
-        Acl Client Cluster Config Function Latency Memory Module Object Pubsub Script Slowlog Xgroup Xinfo;
+        Acl Client Cluster Commandlog Config Function Latency Memory Module Object Pubsub Script Slowlog Xgroup Xinfo;
 
     Write =>
         Set Setex Psetex Mset Msetex Del Unlink Delifeq Restore
@@ -71,14 +71,14 @@ decisions! {
         ScriptDebug ScriptFlush ScriptHelp ScriptKill ScriptLoad ScriptShow
         Watch XinfoStream XinfoHelp XgroupHelp Lolwut Lastsave
         AclCat AclDeluser AclDryrun AclGenpass AclGetuser AclHelp AclList AclLoad AclLog AclSave AclSetuser AclUsers
-        ClientKill ClientPause ClientUnblock ClientUnpause ConfigHelp ConfigResetstat ConfigRewrite ConfigSet
+        ClientImportSource ClientKill ClientPause ClientUnblock ClientUnpause ConfigHelp ConfigResetstat ConfigRewrite ConfigSet
         ClusterAddslots ClusterAddslotsrange ClusterBumpepoch ClusterCountFailureReports ClusterCountkeysinslot
         ClusterDelslots ClusterDelslotsrange ClusterFailover ClusterFlushslots ClusterForget ClusterGetkeysinslot
         ClusterHelp ClusterLinks ClusterMeet ClusterReplicas ClusterReplicate ClusterReset ClusterSaveconfig
         ClusterSetConfigEpoch ClusterSetslot ClusterSlaves ClusterSlotStats
         LatencyDoctor LatencyGraph LatencyHelp LatencyHistogram LatencyReset
         MemoryDoctor MemoryHelp MemoryMallocStats MemoryPurge MemoryStats
-        ModuleHelp ModuleLoad ModuleLoadex ModuleUnload ObjectHelp PubsubHelp SlowlogHelp SlowlogReset
+        ModuleHelp ModuleLoad ModuleLoadex ModuleUnload ObjectHelp PubsubHelp SlowlogHelp SlowlogReset CommandlogHelp CommandlogReset
         Monitor Debug Save Bgsave Bgrewriteaof Shutdown Replicaof Slaveof Failover Sync Psync Replconf Pfselftest;
 
     // PFCOUNT, HLEN and their like: nothing there.
@@ -113,6 +113,8 @@ decisions! {
     N(server::channels) => PubsubChannels PubsubShardchannels;
     N(server::channel_counts) => PubsubNumsub PubsubShardnumsub;
     N(server::slowlog_get) => SlowlogGet;
+    N(server::commandlog_get) => CommandlogGet;
+    N(server::commandlog_len) => CommandlogLen;
     N(lists::lrange) => Lrange;
     N(lists::lpos) => Lpos;
     N(lists::pop) => Lpop Rpop;

@@ -62,7 +62,12 @@ impl<'a> Ask<'a> {
         match (self.name(), self.learned) {
             (Some(name), _) => matches!(
                 name,
-                Name::Asking | Name::Readonly | Name::Readwrite | Name::ClientCapa | Name::ScriptDebug
+                Name::Asking
+                    | Name::Readonly
+                    | Name::Readwrite
+                    | Name::ClientCapa
+                    | Name::ClientImportSource
+                    | Name::ScriptDebug
             ),
             (None, Some(learned)) => learned.may_alter,
             (None, None) => true,

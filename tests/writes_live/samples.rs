@@ -351,6 +351,18 @@ pub(crate) const WORDS: &[&str] = &[
     "18446744073709551615",
     "$",
 ];
+/// Commands that not every server has, with a field's or a key's own time in what is compared otherwise.
+pub(crate) const NEWER: &[(&str, &str)] = &[
+    ("HSET k f 1 g 2", "HEXPIRE k 100 FIELDS 2 f g"),
+    ("HSET k f 1", "HEXPIRE k 9223372036854775807 FIELDS 1 f"),
+    ("", "HSETEX k FIELDS 2 f v g w"),
+    ("HSET k f 1", "HSETEX k EX 100 FIELDS 1 f v"),
+    ("", "HSETEX k EX x FIELDS 1 f v"),
+    ("", "MSETEX 2 k 1 k2 2 EX 100"),
+    ("SET k v", "DELIFEQ k v"),
+];
+/// What Redis 8 refuses.
+pub(crate) const SINCE_REFUSED: &str = "ZREMRANGEBYSCORE k \"\" 0x10";
 /// Those that take effect on an empty keyspace.
 pub(crate) const CREATING: &[&str] = &[
     "SET",

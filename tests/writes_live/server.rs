@@ -41,6 +41,12 @@ impl Connection {
         reply
     }
 
+    /// Whether this server has the command.
+    pub(crate) fn has(&mut self, name: &str) -> bool {
+        let info = self.command(&format!("COMMAND INFO {name}"));
+        info.starts_with(b"*1\r\n*1")
+    }
+
     fn reply(&mut self, out: &mut Vec<u8>) {
         let start = out.len();
         self.0.read_until(b'\n', out).unwrap();

@@ -47,6 +47,32 @@ pub(in crate::outage) fn slowlog_get(call: &Call<'_>, out: &mut Vec<u8>) -> Outc
     Ok(())
 }
 
+/// COMMANDLOG GET count type, as Valkey has it.
+pub(in crate::outage) fn commandlog_get(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
+    at_least(call.arg(2), -1, "ERR count should be greater than or equal to -1")?;
+    commandlog_type(call, 3)?;
+    write::array(out, 0);
+    Ok(())
+}
+
+pub(in crate::outage) fn commandlog_len(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
+    commandlog_type(call, 2)?;
+    write::integer(out, 0);
+    Ok(())
+}
+
+fn commandlog_type(call: &Call<'_>, at: usize) -> Outcome {
+    if ["slow", "large-request", "large-reply"]
+        .iter()
+        .any(|word| call.is(at, word))
+    {
+        return Ok(());
+    }
+    Err(Fault::redis(
+        "ERR type should be one of the following: slow, large-request, large-reply",
+    ))
+}
+
 fn too_many(call: &Call<'_>, container: &str) -> Fault {
     // The word is the subcommand's name, in the client's letter case.
     let word = String::from_utf8_lossy(call.arg(1));

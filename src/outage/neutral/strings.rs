@@ -1,6 +1,6 @@
 //! Replies of one shape, and strings.
 
-use super::parse::integer;
+use super::parse::{at_least, integer};
 use super::{Call, Fault, SYNTAX};
 use crate::resp::write;
 
@@ -124,20 +124,21 @@ pub(in crate::outage) fn getex(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
     null(call, out)
 }
 
-/// HGETEX key [option …] FIELDS n field …; what is not of this shape is left for a Redis that knows it.
+/// HGETEX key [option …] FIELDS n field …; a time that is none is left for a Redis to refuse.
 pub(in crate::outage) fn hgetex(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
-    let at = (2..call.len())
-        .find(|at| call.is(*at, "FIELDS"))
-        .ok_or(Fault::NotExecuted)?;
+    let takes_time = ["EX", "PX", "EXAT", "PXAT"].iter().any(|word| call.is(2, word));
+    let at = match takes_time {
+        true if integer(call.arg(3))? <= 0 => return Err(Fault::NotExecuted),
+        true => 4,
+        false if call.is(2, "PERSIST") => 3,
+        false => 2,
+    };
     nulls(call, fields(call, at)?, out);
     Ok(())
 }
 
 /// HTTL key FIELDS n field … and its kin: -2 for each.
 pub(in crate::outage) fn no_such_fields(call: &Call<'_>, out: &mut Vec<u8>) -> Outcome {
-    if !call.is(2, "FIELDS") {
-        return Err(Fault::NotExecuted);
-    }
     let fields = fields(call, 2)?;
     write::array(out, fields);
     for _ in 0..fields {
@@ -146,12 +147,18 @@ pub(in crate::outage) fn no_such_fields(call: &Call<'_>, out: &mut Vec<u8>) -> O
     Ok(())
 }
 
-/// The number of fields that stand behind FIELDS, to the end.
+/// The number of fields that stand behind FIELDS, to the end; the errors are those of Redis 8.
 fn fields(call: &Call<'_>, at: usize) -> Result<usize, Fault> {
-    let fields = integer(call.arg(at + 1)).ok().and_then(|n| usize::try_from(n).ok());
-    fields
-        .filter(|fields| *fields > 0 && at.saturating_add(2).saturating_add(*fields) == call.len())
-        .ok_or(Fault::NotExecuted)
+    const NO_FIELDS: Fault = Fault::redis("ERR Mandatory argument FIELDS is missing or not at the right position");
+    const MISMATCH: Fault = Fault::redis("ERR The `numfields` parameter must match the number of arguments");
+    if !call.is(at, "FIELDS") {
+        return Err(NO_FIELDS);
+    }
+    let fields = at_least(call.arg(at + 1), 1, "ERR Number of fields must be a positive integer")?;
+    usize::try_from(fields)
+        .ok()
+        .filter(|fields| at.saturating_add(2).saturating_add(*fields) == call.len())
+        .ok_or(MISMATCH)
 }
 
 fn nulls(call: &Call<'_>, n: usize, out: &mut Vec<u8>) {
