@@ -400,9 +400,7 @@ impl<E: Edges> Health<E> {
                 self.breaker.silence(now)
             }
             // It is the next connection that there cannot be, while those that are there are answered.
-            Trouble::Soft(Failure::MaxClients | Failure::NameResolution | Failure::Shortage)
-                if unheard < PING_INTERVAL * 2 =>
-            {
+            Trouble::Soft(Failure::MaxClients | Failure::NameResolution | Failure::Shortage) if self.serves(now) => {
                 None
             }
             Trouble::Hard(sign) => self.breaker.hard(sign, now),
@@ -413,7 +411,6 @@ impl<E: Edges> Health<E> {
 
     fn sign(&mut self, sign: Sign) -> Option<Transition> {
         let now = self.now();
-        let is_heard = now.saturating_sub(self.pulse.heard_at) < PING_INTERVAL * 2;
         if sign != Sign::SaidByScript {
             self.shared.set_last_error(Some(sign.text().to_owned()));
         }
@@ -423,9 +420,16 @@ impl<E: Edges> Health<E> {
                 None
             }
             // A failure for whoever wants one more connection, not while the others are answered.
-            Sign::Full | Sign::NameUnknown if is_heard => None,
+            Sign::Full | Sign::NameUnknown if self.serves(now) => None,
             sign => apply(&mut self.breaker, sign, now),
         }
+    }
+
+    /// Whether those that are connected are answered.
+    fn serves(&self, now: Duration) -> bool {
+        let mut workers = self.shared.workers.iter();
+        let is_connected = workers.any(|worker| worker.stats.connections.load(Relaxed) > 0);
+        is_connected && now.saturating_sub(self.pulse.heard_at) < PING_INTERVAL * 2
     }
 
     /// Tells the breaker of the replies since the last look.

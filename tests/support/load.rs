@@ -56,6 +56,8 @@ pub struct Attempt {
     pub kind: Kind,
     pub number: u64,
     pub sent: Instant,
+    /// Until it was answered.
+    pub waited: Duration,
     pub outcome: Outcome,
 }
 
@@ -126,10 +128,12 @@ fn write_until_told(mut connection: Client, client: usize, stop: &AtomicBool, co
                     kind,
                     number,
                     sent,
+                    waited: sent.elapsed(),
                     outcome: Outcome::Lost,
                 });
                 return attempts;
             };
+            let waited = sent.elapsed();
             let outcome = match error_text(&reply) {
                 None => Outcome::Acknowledged,
                 Some(text) if text.contains(UNCERTAIN) => Outcome::Uncertain,
@@ -147,6 +151,7 @@ fn write_until_told(mut connection: Client, client: usize, stop: &AtomicBool, co
                 kind,
                 number,
                 sent,
+                waited,
                 outcome,
             });
         }
@@ -171,6 +176,14 @@ pub fn assert_no_error_after(attempts: &[Attempt], from: Instant) {
         failed.len(),
         failed[0]
     );
+}
+
+/// No client waited longer for an answer of any kind.
+#[track_caller]
+pub fn assert_answered_within(attempts: &[Attempt], bound: Duration) {
+    let slowest = attempts.iter().max_by_key(|attempt| attempt.waited);
+    let slowest = slowest.expect("something was asked");
+    assert!(slowest.waited <= bound, "longer than {bound:?}: {slowest:?}");
 }
 
 /// No client was ever cut off.

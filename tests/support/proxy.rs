@@ -18,6 +18,7 @@ use super::{Client, DEADLINE, Port, RedisServer, wait_until};
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub workers: u16,
+    pub connect_timeout: Duration,
     pub command_timeout: Duration,
     pub hold_timeout: Duration,
     pub shutdown_timeout: Duration,
@@ -28,6 +29,8 @@ pub struct Settings {
     pub listen: Option<String>,
     /// One of another proxy's instead of its own.
     pub data_dir: Option<PathBuf>,
+    /// TOML in the upstream's own table.
+    pub own: String,
     /// TOML after the last table of the upstream, such as `[[upstream.rule]]`.
     pub more: String,
 }
@@ -36,6 +39,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             workers: 2,
+            connect_timeout: Duration::from_millis(500),
             command_timeout: Duration::from_millis(500),
             hold_timeout: Duration::from_secs(1),
             shutdown_timeout: Duration::from_secs(5),
@@ -43,6 +47,7 @@ impl Default for Settings {
             url: None,
             listen: None,
             data_dir: None,
+            own: String::new(),
             more: String::new(),
         }
     }
@@ -100,6 +105,7 @@ name = "main"
 listen = "{listen}"
 url = "{url}"
 hold_timeout = "{hold}"
+{own}
 
 [upstream.breaker]
 failure_threshold = 5
@@ -107,7 +113,7 @@ recovery_timeout = "50ms"
 recovery_timeout_max = "200ms"
 
 [upstream.timeouts]
-connect = "500ms"
+connect = "{connect}"
 command = "{command}"
 
 [upstream.queue]
@@ -125,8 +131,10 @@ start_delay_max = "20ms"
             listen = settings.listen.clone().unwrap_or_else(|| proxy.listen.address()),
             url = settings.url.clone().unwrap_or_else(|| redis.url()),
             hold = millis(settings.hold_timeout),
+            connect = millis(settings.connect_timeout),
             command = millis(settings.command_timeout),
             fsync = settings.fsync,
+            own = settings.own,
             more = settings.more,
         );
         std::fs::write(proxy.config(), toml).unwrap();
