@@ -25,7 +25,7 @@ use clients::{Clients, Notes, PADDING};
 use history::{Found, Kind, Operation, Outcome, violations};
 use jobs::Jobs;
 use nemesis::Blow;
-use support::{Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array};
+use support::{Client, DEADLINE, Durability, RedisServer, Settings, Tideover, Wire, array};
 
 const SECONDS: u64 = 8;
 const SEED: u64 = 5;
@@ -47,7 +47,9 @@ fn every_acknowledged_write_is_there_once_and_in_order_whatever_happens() {
         ..Settings::default()
     };
     let mut redis = RedisServer::start(Durability::AppendOnly);
-    let mut proxy = Tideover::start_with(&redis, &settings);
+    let place = RedisServer::absent(Durability::Memory);
+    let wire = Wire::start(&place, &redis);
+    let mut proxy = Tideover::start_with(random.choice([&place, &redis]).unwrap(), &settings);
     proxy.wait_for_mode("healthy", DEADLINE);
     let begin = Instant::now();
     let answer_max = 2 * settings.command_timeout + settings.hold_timeout + Duration::from_secs(2);
@@ -58,7 +60,7 @@ fn every_acknowledged_write_is_there_once_and_in_order_whatever_happens() {
         std::thread::sleep(Duration::from_millis(random.u64(0..800)));
         let blow = Blow::draw(&mut random);
         writeln!(blows, "{:?} {blow:?}", begin.elapsed()).unwrap();
-        blow.strike(&mut redis, &mut proxy);
+        blow.strike(&mut redis, &mut proxy, &wire);
     }
     let mut wrong = Vec::new();
     if let Some(status) = proxy.process().exited() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::support::{Client, DEADLINE, RedisServer, Tideover};
+use super::support::{Client, DEADLINE, Direction, RedisServer, Tideover, Wire};
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Blow {
@@ -70,6 +70,42 @@ pub(crate) enum Blow {
         before: Duration,
         down: Duration,
     },
+    /// Nothing arrives, and no connection ends. What was sent arrives in the end.
+    Cut {
+        which: Cut,
+        held: Duration,
+    },
+    ProxyKilledInCut {
+        which: Cut,
+        before: Duration,
+        after: Duration,
+    },
+    /// Every reply is late.
+    Slow {
+        latency: Duration,
+        slow: Duration,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Cut {
+    Both,
+    ToRedis,
+    FromRedis,
+}
+
+impl Cut {
+    fn draw(random: &mut fastrand::Rng) -> Self {
+        [Self::Both, Self::ToRedis, Self::FromRedis][random.usize(0..3)]
+    }
+
+    fn begin(self, wire: &Wire) {
+        wire.hold(match self {
+            Self::Both => &[Direction::ToRedis, Direction::FromRedis],
+            Self::ToRedis => &[Direction::ToRedis],
+            Self::FromRedis => &[Direction::FromRedis],
+        });
+    }
 }
 
 fn ms(random: &mut fastrand::Rng, from: u64, to: u64) -> Duration {
@@ -78,7 +114,7 @@ fn ms(random: &mut fastrand::Rng, from: u64, to: u64) -> Duration {
 
 impl Blow {
     pub(crate) fn draw(random: &mut fastrand::Rng) -> Self {
-        match random.u8(0..17) {
+        match random.u8(0..20) {
             0 => Self::RedisKilled {
                 down: ms(random, 0, 1500),
             },
@@ -127,14 +163,27 @@ impl Blow {
             15 => Self::ProxyTerminatedWhileRedisIsFrozen {
                 before: ms(random, 0, 1000),
             },
-            _ => Self::RedisWakesWithoutProxy {
+            16 => Self::RedisWakesWithoutProxy {
                 before: ms(random, 0, 1500),
                 down: ms(random, 0, 300),
+            },
+            17 => Self::Cut {
+                which: Cut::draw(random),
+                held: ms(random, 100, 5000),
+            },
+            18 => Self::ProxyKilledInCut {
+                which: Cut::draw(random),
+                before: ms(random, 0, 2500),
+                after: ms(random, 0, 2500),
+            },
+            _ => Self::Slow {
+                latency: ms(random, 5, 400),
+                slow: ms(random, 200, 2000),
             },
         }
     }
 
-    pub(crate) fn strike(self, redis: &mut RedisServer, proxy: &mut Tideover) {
+    pub(crate) fn strike(self, redis: &mut RedisServer, proxy: &mut Tideover, wire: &Wire) {
         match self {
             Self::RedisKilled { down } => kill(redis, down),
             Self::RedisFrozen { frozen } => freeze(redis, frozen),
@@ -173,6 +222,23 @@ impl Blow {
                     std::thread::sleep(FLAP);
                 }
             }
+            Self::Cut { which, held } => {
+                which.begin(wire);
+                std::thread::sleep(held);
+                wire.heal();
+            }
+            Self::ProxyKilledInCut { which, before, after } => {
+                which.begin(wire);
+                std::thread::sleep(before);
+                restart(proxy, Duration::ZERO);
+                std::thread::sleep(after);
+                wire.heal();
+            }
+            Self::Slow { latency, slow } => {
+                wire.delay(latency);
+                std::thread::sleep(slow);
+                wire.heal();
+            }
             Self::ProxyKilled { .. }
             | Self::ProxyTerminated
             | Self::ProxyTerminatedInOutage { .. }
@@ -194,7 +260,10 @@ impl Blow {
             | Self::RedisFreezesAgainAndAgain { .. }
             | Self::RedisKilledInReplay { .. }
             | Self::RedisFrozenInReplay { .. }
-            | Self::ConnectionsKilled { .. } => unreachable!("strikes Redis alone"),
+            | Self::ConnectionsKilled { .. }
+            | Self::Cut { .. }
+            | Self::ProxyKilledInCut { .. }
+            | Self::Slow { .. } => unreachable!("struck already"),
             Self::ProxyKilled { down } => restart(proxy, down),
             Self::ProxyTerminated => terminate(proxy),
             Self::ProxyTerminatedInOutage { down } => {
