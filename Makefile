@@ -5,7 +5,7 @@ CARGO ?= cargo
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 60
 
-.PHONY: test check fuzz soak bench demo redis peers
+.PHONY: test check fuzz soak bench outages flapping blackhole demo redis peers
 
 test: redis
 	$(CARGO) test
@@ -14,6 +14,7 @@ test: redis
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --test namespaces -- -D warnings
 	$(CARGO) check --manifest-path fuzz/Cargo.toml
 	command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
 	$(CARGO) deny check bans licenses sources
@@ -32,6 +33,19 @@ soak: redis
 bench: redis peers
 	$(CARGO) build --release
 	./benches/bench
+
+outages: redis
+	$(CARGO) build --release
+	./benches/outages
+
+# Redis goes and comes every second for a minute.
+flapping: redis
+	FLAPS=60 FLAP_PERIOD_MS=1000 $(CARGO) test --test failing flapping
+
+# Packets that are lost, names that change: in namespaces of its own, as root.
+blackhole: redis
+	$(CARGO) test --test namespaces --no-run
+	NAMESPACES_OUTSIDE="$$(readlink /proc/self/ns/net /proc/self/ns/mnt)" unshare --net --mount $(CARGO) test --offline --test namespaces -- --test-threads 2
 
 demo: redis
 	$(CARGO) run --release -- demo

@@ -425,6 +425,12 @@ impl<E: Edges> Health<E> {
         }
     }
 
+    fn is_waited_for(&self) -> bool {
+        const LONG_MS: u64 = LOOK_INTERVAL.as_millis() as u64;
+        let mut workers = self.shared.workers.iter();
+        workers.any(|worker| worker.stats.oldest_unanswered_ms.load(Relaxed) >= LONG_MS)
+    }
+
     /// Whether those that are connected are answered.
     fn serves(&self, now: Duration) -> bool {
         let mut workers = self.shared.workers.iter();
@@ -444,6 +450,10 @@ impl<E: Edges> Health<E> {
         if replies > self.pulse.replies {
             self.breaker.successes(replies - self.pulse.replies, now);
             self.pulse = Pulse { replies, heard_at: now };
+        }
+        // Somebody waits and nobody is answered: silence begins now, not with the next PING in its time.
+        if now.saturating_sub(self.pulse.heard_at) >= LOOK_INTERVAL && self.is_waited_for() {
+            self.is_in_doubt = true;
         }
     }
 }

@@ -80,6 +80,11 @@ pub(crate) enum Blow {
         before: Duration,
         after: Duration,
     },
+    /// As a cut, for the connections that are there: new ones are made at once.
+    Stranded {
+        which: Cut,
+        held: Duration,
+    },
     /// Every reply is late.
     Slow {
         latency: Duration,
@@ -99,12 +104,12 @@ impl Cut {
         [Self::Both, Self::ToRedis, Self::FromRedis][random.usize(0..3)]
     }
 
-    fn begin(self, wire: &Wire) {
-        wire.hold(match self {
+    fn directions(self) -> &'static [Direction] {
+        match self {
             Self::Both => &[Direction::ToRedis, Direction::FromRedis],
             Self::ToRedis => &[Direction::ToRedis],
             Self::FromRedis => &[Direction::FromRedis],
-        });
+        }
     }
 }
 
@@ -114,7 +119,7 @@ fn ms(random: &mut fastrand::Rng, from: u64, to: u64) -> Duration {
 
 impl Blow {
     pub(crate) fn draw(random: &mut fastrand::Rng) -> Self {
-        match random.u8(0..20) {
+        match random.u8(0..22) {
             0 => Self::RedisKilled {
                 down: ms(random, 0, 1500),
             },
@@ -167,14 +172,24 @@ impl Blow {
                 before: ms(random, 0, 1500),
                 down: ms(random, 0, 300),
             },
-            17 => Self::Cut {
+            _ => Self::draw_of_network(random),
+        }
+    }
+
+    fn draw_of_network(random: &mut fastrand::Rng) -> Self {
+        match random.u8(0..5) {
+            0 => Self::Cut {
                 which: Cut::draw(random),
                 held: ms(random, 100, 5000),
             },
-            18 => Self::ProxyKilledInCut {
+            1 => Self::ProxyKilledInCut {
                 which: Cut::draw(random),
                 before: ms(random, 0, 2500),
                 after: ms(random, 0, 2500),
+            },
+            2 | 3 => Self::Stranded {
+                which: Cut::draw(random),
+                held: ms(random, 500, 6000),
             },
             _ => Self::Slow {
                 latency: ms(random, 5, 400),
@@ -223,15 +238,20 @@ impl Blow {
                 }
             }
             Self::Cut { which, held } => {
-                which.begin(wire);
+                wire.hold(which.directions());
                 std::thread::sleep(held);
                 wire.heal();
             }
             Self::ProxyKilledInCut { which, before, after } => {
-                which.begin(wire);
+                wire.hold(which.directions());
                 std::thread::sleep(before);
                 restart(proxy, Duration::ZERO);
                 std::thread::sleep(after);
+                wire.heal();
+            }
+            Self::Stranded { which, held } => {
+                wire.strand(which.directions());
+                std::thread::sleep(held);
                 wire.heal();
             }
             Self::Slow { latency, slow } => {
@@ -263,6 +283,7 @@ impl Blow {
             | Self::ConnectionsKilled { .. }
             | Self::Cut { .. }
             | Self::ProxyKilledInCut { .. }
+            | Self::Stranded { .. }
             | Self::Slow { .. } => unreachable!("struck already"),
             Self::ProxyKilled { down } => restart(proxy, down),
             Self::ProxyTerminated => terminate(proxy),

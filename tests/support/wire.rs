@@ -59,11 +59,34 @@ impl Line {
 /// On their way at once, in one direction of one connection.
 const PACKETS_MAX: usize = 64 << 10;
 
+/// Both directions, for some connections.
+#[derive(Debug, Clone)]
+struct Lines {
+    to_redis: Arc<Line>,
+    from_redis: Arc<Line>,
+}
+
+impl Lines {
+    fn new() -> Self {
+        Self {
+            to_redis: Arc::new(Line::new()),
+            from_redis: Arc::new(Line::new()),
+        }
+    }
+
+    fn of(&self, direction: Direction) -> &Line {
+        match direction {
+            Direction::ToRedis => &self.to_redis,
+            Direction::FromRedis => &self.from_redis,
+        }
+    }
+}
+
 /// See the module. Its threads end with its connections.
 #[derive(Debug)]
 pub struct Wire {
-    to_redis: Arc<Line>,
-    from_redis: Arc<Line>,
+    /// The last ones are those of connections to come.
+    lines: Arc<Mutex<Vec<Lines>>>,
 }
 
 impl Wire {
@@ -71,33 +94,34 @@ impl Wire {
     pub fn start(place: &RedisServer, redis: &RedisServer) -> Self {
         let listener = TcpListener::bind(place.address()).unwrap();
         let wire = Self {
-            to_redis: Arc::new(Line::new()),
-            from_redis: Arc::new(Line::new()),
+            lines: Arc::new(Mutex::new(vec![Lines::new()])),
         };
-        let (to_redis, from_redis, redis) = (wire.to_redis.clone(), wire.from_redis.clone(), redis.address());
+        let (lines, redis) = (wire.lines.clone(), redis.address());
         std::thread::spawn(move || {
             while let Ok((near, _)) = listener.accept() {
                 // A Redis that is not there is one that ends the connection.
                 let Ok(far) = TcpStream::connect(&redis) else { continue };
-                join(&near, &far, &to_redis);
-                join(&far, &near, &from_redis);
+                let current = lines.lock().unwrap().last().unwrap().clone();
+                join(&near, &far, &current.to_redis);
+                join(&far, &near, &current.from_redis);
             }
         });
         wire
     }
 
-    fn line(&self, direction: Direction) -> &Line {
-        match direction {
-            Direction::ToRedis => &self.to_redis,
-            Direction::FromRedis => &self.from_redis,
+    /// Nothing arrives any more in these directions, and nobody is told.
+    pub fn hold(&self, directions: &[Direction]) {
+        for lines in self.lines.lock().unwrap().iter() {
+            for direction in directions {
+                lines.of(*direction).set(Flow::Held);
+            }
         }
     }
 
-    /// Nothing arrives any more in these directions, and nobody is told.
-    pub fn hold(&self, directions: &[Direction]) {
-        for direction in directions {
-            self.line(*direction).set(Flow::Held);
-        }
+    /// As [`Wire::hold`], but connections that are made from now on have a way of their own.
+    pub fn strand(&self, directions: &[Direction]) {
+        self.hold(directions);
+        self.lines.lock().unwrap().push(Lines::new());
     }
 
     /// Everything arrives, also what has been sent meanwhile.
@@ -107,8 +131,10 @@ impl Wire {
 
     /// Every reply arrives so much later.
     pub fn delay(&self, latency: Duration) {
-        self.to_redis.set(Flow::After(Duration::ZERO));
-        self.from_redis.set(Flow::After(latency));
+        for lines in self.lines.lock().unwrap().iter() {
+            lines.to_redis.set(Flow::After(Duration::ZERO));
+            lines.from_redis.set(Flow::After(latency));
+        }
     }
 }
 
