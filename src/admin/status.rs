@@ -93,6 +93,7 @@ pub(super) async fn upstream_status(upstream: &UpstreamView) -> UpstreamStatus {
     let numbers = upstream.journal_status().await;
     let mode = upstream.shared.mode();
     let journal_error = numbers.as_ref().and_then(|numbers| numbers.last_error.clone());
+    let why_halted = upstream.controls.status().last_error.filter(|_| mode == Mode::Halted);
     let is_running = upstream.owner.is_running();
     UpstreamStatus {
         name: upstream.name().to_owned(),
@@ -103,7 +104,7 @@ pub(super) async fn upstream_status(upstream: &UpstreamView) -> UpstreamStatus {
         queue: queue_status(upstream, numbers.as_ref()),
         dead_letters: numbers.as_ref().map_or(0, |numbers| numbers.journal.dead_letters),
         clients: sum(upstream, |stats| stats.clients.load(Relaxed)),
-        last_error: upstream.shared.last_error(),
+        last_error: why_halted.or_else(|| upstream.shared.last_error()),
         fence: upstream.controls.status().fence.label(),
         generation: upstream.shared.generation(),
         connections: sum(upstream, |stats| stats.connections.load(Relaxed)),

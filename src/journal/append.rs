@@ -220,14 +220,14 @@ impl<S: Storage> Journal<S> {
             return Ok(());
         }
         self.seal()?;
-        let incarnation = self.incarnation + 1;
-        Queue {
+        let incarnations = self.incarnations.after_renewal();
+        let queue = Queue {
             queue_id: self.queue_id,
-            incarnation,
-        }
-        .save(&self.storage)?;
-        self.incarnation = incarnation;
-        self.next_seq = (incarnation << 32) + 1;
+            incarnations: incarnations.ok_or_else(|| io::Error::other("all incarnation numbers are used up"))?,
+        };
+        queue.save(&self.storage)?;
+        self.incarnations = queue.incarnations;
+        self.next_seq = (self.incarnations.current() << 32) + 1;
         Ok(())
     }
 

@@ -7,7 +7,8 @@
 //! record    crc u32 | payload length u32 | seq u64 | wall_ms u64 | mono_ms u64 | payload
 //!           crc: of all that follows it, started from the crc of the queue id
 //! small     magic 8 | version u32 | body length u32 | body | crc u32 (of all before it)
-//!   queue       "TIDEQUEU": queue id 16 | highest incarnation u64 (all from 1 to it are known)
+//!   queue       "TIDEQUEU": queue id 16 | newest incarnation u64 | u64, all up to it are known | the later ones, u64 each
+//!               (an earlier version wrote the newest only, with all up to it known)
 //!   checkpoint  "TIDECHKP": queue id 16 | generation u64 | seq u64 | wall_ms u64 | offset i64 | run_id | replid,
 //!               both as length u16 and bytes
 //! letters   magic "TIDEDEAD" 8 | version u32 | queue id 16 | entries

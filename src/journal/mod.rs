@@ -21,6 +21,7 @@ mod append;
 mod dead_letters;
 mod format;
 pub mod handover;
+mod incarnations;
 mod open;
 mod overlay;
 pub mod owner;
@@ -45,6 +46,7 @@ use std::io;
 
 use dead_letters::DeadLetters;
 use format::{Codec, QueueId};
+pub use incarnations::Incarnations;
 pub use overlay::{Overlay, OverlayFile};
 use segment::{Segment, Tally};
 use small_files::Checkpoints;
@@ -64,7 +66,7 @@ pub struct Journal<S: Storage> {
     codec: Codec,
     queue_id: QueueId,
     queue_id_hex: String,
-    incarnation: u64,
+    incarnations: Incarnations,
     next_seq: u64,
     next_segment_id: u64,
     segments: VecDeque<Segment>,
@@ -123,16 +125,10 @@ impl<S: Storage> Journal<S> {
         &self.queue_id_hex
     }
 
-    /// The incarnation of the next append, `seq >> 32`. It grows with each opening (and after 2^32 appends).
+    /// The openings of this directory. There is one more with each (and after 2^32 appends).
     #[must_use]
-    pub fn incarnation(&self) -> u64 {
-        self.incarnation
-    }
-
-    /// Whether this directory has ever handed out numbers of that incarnation.
-    #[must_use]
-    pub fn knows_incarnation(&self, incarnation: u64) -> bool {
-        (1..=self.incarnation).contains(&incarnation)
+    pub fn incarnations(&self) -> &Incarnations {
+        &self.incarnations
     }
 
     /// The last confirmation of the upstream; `None` before the first.

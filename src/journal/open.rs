@@ -6,6 +6,7 @@ use std::io;
 
 use super::dead_letters::DeadLetters;
 use super::format::{Codec, QueueId, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, segment_first_seq, segment_name};
+use super::incarnations::Incarnations;
 use super::scan::{Area, Numbers, Tail, scan};
 use super::segment::Segment;
 use super::small_files::{Checkpoints, QUEUE, Queue, read_small};
@@ -25,7 +26,7 @@ fn disk(file: &str) -> impl FnOnce(io::Error) -> OpenError {
 }
 
 impl<S: Storage> Journal<S> {
-    /// Takes the directory, recovers what is there and begins a new incarnation, durably. `fresh_queue_id` becomes the
+    /// Takes the directory, recovers what is there and begins a new incarnation, durably. `fresh_queue_id`, at random each time, becomes the
     /// id of a directory that has none; `wall_ms` stands for the time of confirmation where it is not known.
     ///
     /// # Errors
@@ -70,17 +71,18 @@ impl<S: Storage> Journal<S> {
             checkpoint,
             ..
         } = recovery;
-        let incarnation = queue.incarnation + 1;
-        if incarnation >= 1 << 32 {
-            return Err(OpenError::Exhausted);
-        }
+        let incarnations = queue.incarnations.after_opening(&fresh_queue_id);
+        let queue = Queue {
+            incarnations: incarnations.ok_or(OpenError::Exhausted)?,
+            ..queue
+        };
         if let Some(checkpoint) = &checkpoint {
             // It may be the one that was never synced; numbers after it are about to be built on it.
             checkpoints
                 .save_durably(&storage, checkpoint)
                 .map_err(disk("checkpoint"))?;
         }
-        Queue { incarnation, ..queue }.save(&storage).map_err(disk(QUEUE))?;
+        queue.save(&storage).map_err(disk(QUEUE))?;
         let checkpoint = checkpoint.unwrap_or_default();
         checkpoints.take_place(&storage, &checkpoint);
         let journal = Self {
@@ -89,8 +91,8 @@ impl<S: Storage> Journal<S> {
             codec,
             queue_id: queue.queue_id,
             queue_id_hex: hex(&queue.queue_id),
-            incarnation,
-            next_seq: (incarnation << 32) + 1,
+            next_seq: (queue.incarnations.current() << 32) + 1,
+            incarnations: queue.incarnations,
             next_segment_id: segments.len() as u64,
             segments,
             writer: Writer::Closed,
@@ -136,7 +138,7 @@ fn load_queue<S: Storage>(storage: &S, names: &[String], fresh_queue_id: QueueId
     }
     Ok(Queue {
         queue_id: fresh_queue_id,
-        incarnation: 0,
+        incarnations: Incarnations::default(),
     })
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::format::{QueueId, encode_small, parse_small, u64_at};
+use super::incarnations::Incarnations;
 use super::storage::{Storage, StorageFile};
 use super::types::{Checkpoint, Mark};
 
@@ -16,10 +17,10 @@ pub(super) const CHECKPOINT: &str = "checkpoint";
 pub(super) const CHECKPOINT_RECENT: &str = "checkpoint.recent";
 
 /// The content of the queue file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Queue {
     pub(super) queue_id: QueueId,
-    pub(super) incarnation: u64,
+    pub(super) incarnations: Incarnations,
 }
 
 impl Queue {
@@ -27,7 +28,7 @@ impl Queue {
         let body = parse_small(QUEUE_MAGIC, bytes)?;
         Some(Self {
             queue_id: *body.first_chunk()?,
-            incarnation: u64_at(body, 16)?,
+            incarnations: Incarnations::parse(body.get(16..)?)?,
         })
     }
 
@@ -35,9 +36,9 @@ impl Queue {
     ///
     /// # Errors
     /// The old content or the new one stands.
-    pub(super) fn save<S: Storage>(self, storage: &S) -> io::Result<()> {
+    pub(super) fn save<S: Storage>(&self, storage: &S) -> io::Result<()> {
         let mut body = self.queue_id.to_vec();
-        body.extend_from_slice(&self.incarnation.to_le_bytes());
+        self.incarnations.encode(&mut body);
         replace(storage, QUEUE, &encode_small(QUEUE_MAGIC, &body))
     }
 }

@@ -137,9 +137,9 @@ fn each_opening_is_an_incarnation_and_keeps_the_queue_id() {
     for incarnation in 1..4 {
         let (mut journal, _) = Journal::open(storage.clone(), settings(Fsync::No), [incarnation as u8; 16], 0).unwrap();
         assert_eq!(journal.queue_id(), "01".repeat(16));
-        assert_eq!(journal.incarnation(), incarnation);
-        assert!(journal.knows_incarnation(1) && journal.knows_incarnation(incarnation));
-        assert!(!journal.knows_incarnation(0) && !journal.knows_incarnation(incarnation + 1));
+        let known = journal.incarnations();
+        assert_eq!(known.current(), incarnation);
+        assert!(known.knows(1) && !known.knows(0) && !known.knows(incarnation + 1));
         let seq = put(&mut journal, 0..2);
         assert_eq!(seq, (incarnation << 32) + 2);
         assert!(seq > last_seq);
@@ -155,10 +155,16 @@ fn the_counter_renews_the_incarnation_before_it_ends() {
     put(&mut journal, 0..2);
     journal.next_seq = (2 << 32) - 1000;
     put(&mut journal, 2..3);
-    assert_eq!((journal.incarnation(), journal.status().last_seq), (2, (2 << 32) + 1));
+    assert_eq!(
+        (journal.incarnations().current(), journal.status().last_seq),
+        (2, (2 << 32) + 1)
+    );
     kill(journal, &storage);
     let (mut journal, report) = open(&storage);
-    assert_eq!((numbers(&mut journal), journal.incarnation()), (vec![0, 1, 2], 3));
+    assert_eq!(
+        (numbers(&mut journal), journal.incarnations().current()),
+        (vec![0, 1, 2], 3)
+    );
     assert_eq!((report.damage, report.missing), (vec![], vec![]));
 }
 

@@ -35,7 +35,7 @@ impl Run<'_> {
             wall_ms,
             mono_ms: mono_ms(),
             upstream_ms: upstream_ms(wall_ms, self.clock_offset_ms),
-            incarnation: self.incarnation,
+            incarnation: self.incarnations.current(),
         }
     }
 

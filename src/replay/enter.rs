@@ -49,7 +49,7 @@ impl Run<'_> {
             telemetry::identities_without_replay_rights(name, u32::try_from(self.unentitled.len()).unwrap_or(u32::MAX));
             return Ok(Entered::WithoutMarker);
         };
-        self.settle(group.db, marker).await?;
+        self.settle(group, marker).await?;
         self.current = Some(group.clone());
         Ok(Entered::Ready)
     }
@@ -113,7 +113,8 @@ impl Run<'_> {
     }
 
     /// Brings what is known of a database in line with its marker.
-    async fn settle(&mut self, db: u32, marker: Marker) -> Result<(), Stop> {
+    async fn settle(&mut self, group: &Group, marker: Marker) -> Result<(), Stop> {
+        let db = group.db;
         let known = self.places.get(&db).copied();
         if known.is_some_and(|place| place.marker == Some(marker)) {
             return Ok(());
@@ -134,6 +135,9 @@ impl Run<'_> {
         };
         match decide(local, there) {
             Decision::Done { upto_seq } => {
+                if known.is_none_or(|place| place.marker.is_none()) {
+                    self.bury_unanswered(group, self.reviewed_seq, upto_seq).await?;
+                }
                 let place = Place {
                     done_seq: upto_seq,
                     marker: Some(marker),

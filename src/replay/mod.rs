@@ -32,6 +32,7 @@ mod review;
 mod run;
 mod source;
 mod speak;
+mod unanswered;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

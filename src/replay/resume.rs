@@ -187,6 +187,7 @@ fn absent(local: Local, there: There) -> Option<Decision> {
         Continuity::Lost | Continuity::Survived => rewind(local, acked_here_seq, 0),
         Continuity::Broken if there.keys == 0 => rewind(local, acked_here_seq, 0),
         // It may have been evicted or lost: what can be applied twice is.
+        Continuity::Broken if is_over(local, acked_here_seq) => None,
         Continuity::Broken => Some(Decision::Rewind {
             to_seq: 0,
             absolute_only_upto_seq: acked_here_seq,
@@ -194,9 +195,13 @@ fn absent(local: Local, there: There) -> Option<Decision> {
     }
 }
 
+/// Whether the records are the upstream's own to keep: confirmed long ago, with live writes since that may have built on them.
+fn is_over(local: Local, acked_here_seq: u64) -> bool {
+    acked_here_seq <= local.live_since_seq && local.acked_age_ms > RETENTION_MS
+}
+
 fn rewind(local: Local, acked_here_seq: u64, to_seq: u64) -> Option<Decision> {
-    let live_ran = acked_here_seq <= local.live_since_seq;
-    if live_ran && local.acked_age_ms > RETENTION_MS {
+    if is_over(local, acked_here_seq) {
         return None;
     }
     Some(Decision::Rewind {
@@ -289,6 +294,9 @@ mod tests {
             ..live
         };
         check(old, there(Marker::At(50), Continuity::Lost), done(100));
+        for continuity in [Continuity::Lost, Continuity::Broken] {
+            check(old, there(Marker::Absent, continuity), done(100));
+        }
         let old_but_same_catch_up = Local {
             acked_age_ms: RETENTION_MS + 1,
             ..LOCAL

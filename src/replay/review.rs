@@ -198,8 +198,8 @@ impl Run<'_> {
 
     pub(super) fn incarnation_of(&self, marker: Marker) -> Incarnation {
         match marker {
-            Marker::At(seq) if seq >> 32 == self.incarnation => Incarnation::Current,
-            Marker::At(seq) if (1..self.incarnation).contains(&(seq >> 32)) => Incarnation::Past,
+            Marker::At(seq) if seq >> 32 == self.incarnations.current() => Incarnation::Current,
+            Marker::At(seq) if self.incarnations.knows(seq >> 32) => Incarnation::Past,
             Marker::At(_) | Marker::Absent | Marker::Garbage => Incarnation::Unknown,
         }
     }

@@ -18,7 +18,7 @@ use super::source::{JournalError, Source, ask};
 use super::speak::speak;
 use crate::breaker::{Failure, Trouble};
 use crate::journal::handover::Close;
-use crate::journal::{Moved, ReplayedError};
+use crate::journal::{Incarnations, Moved, ReplayedError};
 use crate::outage::payload::decode;
 use crate::upstream::connections::Ticket;
 use crate::upstream::dial::{Conversation, Facts};
@@ -85,7 +85,7 @@ pub(super) struct Run<'a> {
     pub(super) unentitled: HashSet<Group>,
     /// Whose database is selected and marker watched.
     pub(super) current: Option<Group>,
-    pub(super) incarnation: u64,
+    pub(super) incarnations: Incarnations,
     pub(super) pace: Pace,
     pub(super) started: Instant,
     /// The answer to the last confirmation, taken before the next.
@@ -132,7 +132,7 @@ pub(super) async fn run(replay: &mut Replay, conversation: Conversation, facts: 
         entitled: HashSet::new(),
         unentitled: HashSet::new(),
         current: None,
-        incarnation: 0,
+        incarnations: Incarnations::default(),
         pace: Pace::new(),
         started: Instant::now(),
         confirming: None,
@@ -176,7 +176,7 @@ impl Run<'_> {
             self.on_file(connection)?;
         }
         let owner = self.replay.owner.clone();
-        self.incarnation = current_incarnation(&owner).await?;
+        self.incarnations = ask(|reply| owner.incarnations(reply)).await?;
         let status = ask(|reply| owner.status(reply)).await?;
         if status.journal.records > 0 {
             let delay_ms = u64::try_from(self.replay.settings.start_delay_max.as_millis()).unwrap_or(u64::MAX);
@@ -345,18 +345,4 @@ impl Run<'_> {
         }
         Ok(())
     }
-}
-
-/// The highest incarnation that the journal knows.
-async fn current_incarnation(owner: &crate::journal::owner::OwnerHandle) -> Result<u64, Stop> {
-    let (mut known, mut unknown) = (0_u64, 1_u64 << 32);
-    while unknown - known > 1 {
-        let middle = u64::midpoint(known, unknown);
-        if ask(|reply| owner.knows_incarnation(middle, reply)).await? {
-            known = middle;
-        } else {
-            unknown = middle;
-        }
-    }
-    Ok(known)
 }

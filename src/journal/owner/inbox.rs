@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 
 use super::super::handover::Close;
-use super::super::{Checkpoint, DeadLetter, Mark, Moved, ReadError, Record, ReplayedError, Status};
+use super::super::{Checkpoint, DeadLetter, Incarnations, Mark, Moved, ReadError, Record, ReplayedError, Status};
 
 /// Messages that may wait for the owner.
 pub const INBOX_MESSAGES_MAX: usize = 1024;
@@ -189,10 +189,7 @@ pub(super) enum Request {
     },
     DropBacklog(Reply<io::Result<Moved>>),
     Checkpoint(Reply<Option<Checkpoint>>),
-    KnowsIncarnation {
-        incarnation: u64,
-        reply: Reply<bool>,
-    },
+    Incarnations(Reply<Incarnations>),
     Status(Reply<OwnerStatus>),
     Shutdown(Reply<Ended>),
 }
@@ -421,9 +418,9 @@ impl OwnerHandle {
         self.request(Request::Checkpoint(reply))
     }
 
-    /// Whether `incarnation` is one of this journal's openings.
-    pub fn knows_incarnation(&self, incarnation: u64, reply: Reply<bool>) -> Result<(), Unsent> {
-        self.request(Request::KnowsIncarnation { incarnation, reply })
+    /// This journal's openings.
+    pub fn incarnations(&self, reply: Reply<Incarnations>) -> Result<(), Unsent> {
+        self.request(Request::Incarnations(reply))
     }
 
     /// The numbers.

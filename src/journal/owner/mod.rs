@@ -333,7 +333,7 @@ impl<S: Storage> Owner<S> {
             Request::DropDeadLetter { seq, reply } => reply(self.journal.drop_dead_letter(seq)),
             Request::DropBacklog(reply) => reply(self.journal.drop_backlog()),
             Request::Checkpoint(reply) => reply(self.journal.checkpoint().cloned()),
-            Request::KnowsIncarnation { incarnation, reply } => reply(self.journal.knows_incarnation(incarnation)),
+            Request::Incarnations(reply) => reply(self.journal.incarnations().clone()),
             Request::Status(reply) => reply(self.status()),
             Request::Shutdown(reply) => self.shutdown = Some(reply),
         }

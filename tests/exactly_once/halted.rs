@@ -1,0 +1,167 @@
+//! A replay that cannot go on while Redis answers keeps no read away from it.
+
+use crate::support::{
+    Client, DEADLINE, Durability, RedisServer, Tideover, array, bulk, error_text, integer, wait_until,
+};
+use crate::way::Way;
+use crate::{SECOND, assert_list, check, healthy, list, lose, numbers, over, push};
+
+/// What a client of a halted replay sees: `cause` is there while Redis cannot be reached, until `lift`.
+#[track_caller]
+fn check_halted(
+    redis: &RedisServer,
+    says: &str,
+    cause: impl FnOnce(&mut Client, &Tideover),
+    lift: impl FnOnce(&mut Client, &Tideover),
+) {
+    let way = Way::to(redis);
+    let proxy = over(&way, redis);
+    let mut direct = redis.client();
+    check(&mut direct, "MSET read me n 5", b"+OK\r\n");
+    check(&mut direct, "RPUSH jobs j", b":1\r\n");
+    lose(&way, &proxy);
+    let mut client = proxy.client();
+    push(&mut client, 0..10);
+    cause(&mut direct, &proxy);
+    way.lead_to(redis);
+    wait_until(DEADLINE, "reads go upstream", || {
+        client.call(&["GET", "read"]) == bulk("me")
+    });
+    assert_eq!(proxy.mode(), "catching_up");
+    let why = proxy.status()["last_error"].as_str().unwrap_or_default().to_owned();
+    assert!(why.contains(says), "{why}");
+    // Long after it was noticed, too.
+    for number in 10..30 {
+        push(&mut client, number..number + 1);
+        check(&mut client, "GET read", &bulk("me"));
+        check(&mut client, "LLEN jobs", b":1\r\n");
+    }
+    check(&mut client, "SET read you", b"+OK\r\n");
+    check(&mut client, "LPOP jobs", b"$-1\r\n");
+    check(&mut client, "BLPOP jobs 0.05", b"*-1\r\n");
+    let refused = error_text(&client.call(&["INCR", "n"])).unwrap_or_default();
+    assert!(refused.starts_with("UNAVAILABLE INCR was not applied"), "{refused}");
+    assert_eq!(proxy.backlog(), 31);
+    check(&mut direct, "EXISTS l", b":0\r\n");
+    lift(&mut direct, &proxy);
+    proxy.wait_for_recovery();
+    assert_list(redis, 0..30);
+    check(
+        &mut direct,
+        "MGET read n",
+        &[b"*2\r\n".to_vec(), bulk("you"), bulk("5")].concat(),
+    );
+    check(&mut client, "LPOP jobs", &bulk("j"));
+    check(&mut client, "INCR n", b":6\r\n");
+    assert_eq!(proxy.dead_letters(), 0);
+}
+
+/// One setting of Redis that keeps writes out, until it is undone.
+#[track_caller]
+fn check_setting(options: &[&str], says: &str, cause: &'static str, lift: &'static str) {
+    let redis = RedisServer::start_with(Durability::Memory, options);
+    check_halted(
+        &redis,
+        says,
+        |direct, _| check(direct, cause, b"+OK\r\n"),
+        |direct, _| check(direct, lift, b"+OK\r\n"),
+    );
+}
+
+#[test]
+fn a_full_redis_is_read() {
+    check_setting(&[], "OOM", "CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0");
+}
+
+#[test]
+fn a_redis_without_enough_replicas_is_read() {
+    check_setting(
+        &[],
+        "NOREPLICAS",
+        "CONFIG SET min-replicas-to-write 1",
+        "CONFIG SET min-replicas-to-write 0",
+    );
+}
+
+#[test]
+fn a_redis_that_cannot_save_is_read() {
+    let redis = RedisServer::start_with(Durability::Memory, &["--save", "3600 1"]);
+    check_halted(
+        &redis,
+        "MISCONF",
+        |direct, _| {
+            // Where its dump would go there is a directory.
+            std::fs::create_dir(redis.dir().join("dump.rdb")).unwrap();
+            direct.call(&["BGSAVE"]);
+            wait_until(DEADLINE, "the save has failed", || {
+                direct.call(&["SET", "probe", "1"]).starts_with(b"-MISCONF")
+            });
+        },
+        |direct, _| {
+            check(direct, "CONFIG SET stop-writes-on-bgsave-error no", b"+OK\r\n");
+        },
+    );
+}
+
+#[test]
+fn a_redis_with_a_marker_that_is_not_ours_is_read() {
+    let redis = RedisServer::start(Durability::Memory);
+    let key = |proxy: &Tideover| {
+        let dir = proxy.data_dir().join("main").join("journal").join("queue");
+        let bytes = std::fs::read(dir).unwrap();
+        let id: String = bytes[16..32].iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("tideover:{id}:replayed")
+    };
+    check_halted(
+        &redis,
+        "marker",
+        |direct, proxy| check(direct, &format!("SET {} nonsense", key(proxy)), b"+OK\r\n"),
+        |direct, proxy| check(direct, &format!("DEL {}", key(proxy)), b":1\r\n"),
+    );
+}
+
+#[test]
+fn a_redis_behind_a_paused_queue_is_read() {
+    let redis = RedisServer::start(Durability::Memory);
+    check_halted(
+        &redis,
+        "paused",
+        |_, proxy| assert!(proxy.run_cli(&["queue", "pause"]).status.success()),
+        |_, proxy| assert!(proxy.run_cli(&["queue", "resume"]).status.success()),
+    );
+}
+
+/// The cause comes in the middle of replay, and Redis dies behind it.
+#[test]
+fn a_halt_in_mid_replay_goes_on_where_it_stopped_also_after_another_outage() {
+    let mut redis = RedisServer::start(Durability::AppendOnly);
+    let proxy = healthy(&redis);
+    redis.stop();
+    proxy.wait_for_mode("down", DEADLINE);
+    push(&mut proxy.client(), 0..SECOND);
+    redis.cont();
+    let mut direct = redis.client();
+    wait_until(DEADLINE, "a part is replayed", || {
+        integer(&direct.call(&["LLEN", "l"])) > 500
+    });
+    check(&mut direct, "CONFIG SET min-replicas-to-write 1", b"+OK\r\n");
+    wait_until(DEADLINE, "replay halts", || {
+        proxy.status()["last_error"]
+            .as_str()
+            .is_some_and(|why| why.contains("NOREPLICAS"))
+    });
+    let part = list(&redis);
+    assert_eq!(part, numbers(0..part.len()));
+    let mut client = proxy.client();
+    assert_eq!(
+        array(&client.call(&["LRANGE", "l", "0", "-1"])),
+        part,
+        "reads see what is there"
+    );
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    push(&mut client, SECOND..SECOND + 10);
+    redis.restart();
+    proxy.wait_for_recovery();
+    assert_list(&redis, 0..SECOND + 10);
+}
