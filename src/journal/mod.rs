@@ -50,9 +50,9 @@ use segment::{Segment, Tally};
 use small_files::Checkpoints;
 pub use storage::{DiskStorage, Storage, StorageFile};
 pub use types::{
-    APPEND_RECORDS_MAX, AppendError, Appended, Checkpoint, Damage, DeadLetter, Fsync, Health, MONO_MS_RETRIED, Mark,
-    Missing, Moved, OpenError, OpenReport, ReadError, Record, ReplayedError, SEGMENT_BYTES_MAX, Settings, Status,
-    SyncDone, SyncError, SyncTicket, Unsynced,
+    APPEND_RECORDS_MAX, AppendError, Appended, Checkpoint, Damage, DeadLetter, ErrorCounts, Fsync, Health,
+    MONO_MS_RETRIED, Mark, Missing, Moved, OpenError, OpenReport, ReadError, Record, ReplayedError, SEGMENT_BYTES_MAX,
+    Settings, Status, SyncDone, SyncError, SyncTicket, Unsynced,
 };
 use walk::{Ground, Walk};
 
@@ -65,6 +65,8 @@ pub struct Journal<S: Storage> {
     queue_id: QueueId,
     queue_id_hex: String,
     incarnation: u64,
+    /// Whether the incarnation is durable.
+    start: Start,
     next_seq: u64,
     next_segment_id: u64,
     segments: VecDeque<Segment>,
@@ -92,6 +94,14 @@ enum Writer<F> {
     Open(OpenSegment<F>),
     /// A write or sync of `segments.back()` failed; its unsynced records have yet to be seen to.
     Poisoned(OpenSegment<F>),
+}
+
+/// The incarnation's first step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// Its number is not durable: no record may carry it.
+    Pending,
+    Done,
 }
 
 #[derive(Debug)]
@@ -133,6 +143,15 @@ impl<S: Storage> Journal<S> {
     #[must_use]
     pub fn knows_incarnation(&self, incarnation: u64) -> bool {
         (1..=self.incarnation).contains(&incarnation)
+    }
+
+    /// Why nothing can be appended since the opening; the next append, or [`Journal::begin`], tries again.
+    #[must_use]
+    pub fn not_begun(&self) -> Option<String> {
+        match self.start {
+            Start::Done => None,
+            Start::Pending => Some("there was no room on the disk to begin with".to_owned()),
+        }
     }
 
     /// The last confirmation of the upstream; `None` before the first.
