@@ -14,6 +14,28 @@
 //! - Memory does not grow with the number of records: per segment an index point per MiB, and two read chunks. (Dead
 //!   letters take a few words each.)
 //!
+//! What fails, and what comes of it. Each is counted in `tideover_journal_errors_total{kind}` and logged when it begins; while the newest
+//! write has failed, `tideover_journal_writable` is 0 and `/status` says why (`journal_error`).
+//!
+//! | Failure | Outcome | Kind |
+//! |---|---|---|
+//! | no room for an append: disk, quota, file size limit | replayed records give way; else the append is refused, `-UNAVAILABLE`, until there is room | `no_room` |
+//! | no room at the opening | as above; reads and replay go on, the incarnation begins when there is room (tried each second) | `no_room` |
+//! | `bytes_max` reached | replayed records give way; else the append is refused | `full` |
+//! | I/O error of a write | the append is refused; the segment is poisoned, the next append starts another | `append` |
+//! | I/O error of a sync, `always` | the records of that sync are withdrawn and refused; nobody was told that they are kept | `sync` |
+//! | I/O error of a sync, `everysec`, `no` | acknowledged records are copied to another segment, synced; appends are refused until that is done | `sync` |
+//! | I/O error of a checkpoint | an older one stands; the marker in Redis keeps records from being applied twice | `checkpoint` |
+//! | a dead letter cannot be kept or read | replay is halted before its record | `dead_letters` |
+//! | a crash within an append | the torn tail is cut at the next opening: it was not acknowledged | (log line) |
+//! | damage in a record, found at the opening | that record is lost, those around it are not; the file is kept as `*.corrupt` in the end | `damaged` |
+//! | damage in a record, found later | replay is halted there; the next opening finds what is left | `read` |
+//! | damage in a segment's header, or in one checkpoint | nothing is lost | `damaged` |
+//! | damage in the queue file | no start: nothing else says whose the records are | (exit 1) |
+//! | damage among dead letters | that one is lost; the file is kept as `dead-letters.corrupt` | `damaged` |
+//! | a step of the wall clock | order and counts are by number; expiries by the monotonic clock, after a restart by the wall clock | – |
+//! | another process has the directory | no start | (exit 1) |
+//!
 //! Directory: `lock`, `queue`, `checkpoint`, `checkpoint.recent`, `seg-<first seq, 20 digits>.journal`, `dead-letters`,
 //! and `*.corrupt` for what people may want to look at. The formats are drawn in `format.rs`.
 

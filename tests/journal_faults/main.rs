@@ -182,3 +182,39 @@ fn a_start_on_a_full_disk_serves_replays_and_takes_writes_when_there_is_room() {
     assert_eq!(client.call(&["SET", "k", "v"]), b"+OK\r\n");
     assert_eq!(direct.call(&["GET", "k"]), bulk("v"));
 }
+
+#[test]
+fn damage_costs_its_record_only_and_is_counted_and_logged() {
+    let mut redis = RedisServer::absent(Durability::Memory);
+    let mut proxy = Tideover::start(&redis);
+    proxy.wait_for_mode("down", DEADLINE);
+    let mut client = proxy.client();
+    for value in ["first", "damaged", "last"] {
+        assert_eq!(push(&mut client, value), b":1\r\n");
+    }
+    proxy.kill();
+    let journal = proxy.data_dir().join("main/journal");
+    let segment = std::fs::read_dir(journal)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "journal"))
+        .unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(7).position(|word| word == b"damaged").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    redis.restart();
+    proxy.launch();
+    proxy.wait_until_listening();
+    proxy.wait_for_recovery();
+    let list = array(&redis.client().call(&["LRANGE", "l", "0", "-1"]));
+    assert_eq!(list, ["first", "last"]);
+    assert!(
+        proxy.log_text().contains("the journal is damaged"),
+        "{}",
+        proxy.log_text()
+    );
+    let (_, metrics) = proxy.get("/metrics");
+    let damaged = "tideover_journal_errors_total{upstream=\"main\",kind=\"damaged\"} 1";
+    assert!(metrics.contains(damaged), "{metrics}");
+}
