@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::status::{oldest_age_ms, state, sum};
-use super::view::{UpstreamView, View};
+use super::view::{News, UpstreamView, View};
 use crate::telemetry::{self, QueueLevel, UncertainAction};
 use crate::upstream::stats::{DURATION_BUCKETS, Route, bucket_bound_s};
 
@@ -27,6 +27,15 @@ pub async fn publish(view: &View) {
             telemetry::queue_level(name, level);
             telemetry::queue_acknowledged(name, numbers.journal.acknowledged_total);
             telemetry::replayed(name, numbers.journal.replayed_total);
+            for (kind, total) in numbers.errors.by_kind() {
+                telemetry::journal_errors(name, kind, total);
+            }
+            telemetry::journal_writable(name, numbers.last_error.is_none());
+            match upstream.news_of_journal(&numbers) {
+                Some(News::Failed(error)) => telemetry::journal_failed(name, &error),
+                Some(News::WorksAgain) => telemetry::journal_works_again(name),
+                None => {}
+            }
         }
     }
 }

@@ -40,7 +40,7 @@ pub(super) async fn respond<B>(view: Arc<View>, peer: IpAddr, request: &Request<
         Ok(Endpoint::Metrics) => text(StatusCode::OK, METRICS, publish::metrics(&view).await),
         Ok(Endpoint::Livez) => livez(&view),
         Ok(Endpoint::Readyz) => match view.not_ready() {
-            None => text(StatusCode::OK, TEXT, "ok\n"),
+            None => text(StatusCode::OK, TEXT, format!("ok\n{}", view.worries())),
             Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n")),
         },
         Ok(Endpoint::Status) => json(StatusCode::OK, &status::status(&view).await),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::journal::ErrorCounts;
 use crate::journal::owner::{OwnerHandle, OwnerStatus};
 use crate::replay::Controls;
 use crate::telemetry;
@@ -76,7 +77,28 @@ impl Readiness {
 #[derive(Debug, Default)]
 struct Memory {
     status: Option<OwnerStatus>,
+    /// The journal's errors that were told.
+    told: Option<Told>,
     beats: Vec<Beat>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    errors: ErrorCounts,
+    trouble: Trouble,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    Lasting,
+    Over,
+}
+
+/// What is worth a log line about a journal.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum News {
+    Failed(String),
+    WorksAgain,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +136,32 @@ impl UpstreamView {
         memory.status.clone()
     }
 
+    /// What has changed about the journal's errors since the last question.
+    pub(super) fn news_of_journal(&self, numbers: &OwnerStatus) -> Option<News> {
+        let trouble = match &numbers.last_error {
+            Some(_) => Trouble::Lasting,
+            None => Trouble::Over,
+        };
+        let errors = numbers.errors;
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = memory.told.replace(Told { errors, trouble });
+        let had_trouble = told.is_some_and(|told| told.trouble == Trouble::Lasting);
+        let known = told.map_or_else(ErrorCounts::default, |told| told.errors);
+        match &numbers.last_error {
+            Some(error) if !had_trouble => Some(News::Failed(error.clone())),
+            None if had_trouble => Some(News::WorksAgain),
+            // It came and went between two looks.
+            None if errors != known => Some(News::Failed("some writes or reads failed".to_owned())),
+            Some(_) | None => None,
+        }
+    }
+
+    /// Why the journal takes no writes now, as far as known.
+    fn journal_error(&self) -> Option<String> {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.status.as_ref()?.last_error.clone()
+    }
+
     /// Numbers of the workers whose beat has not changed for a second.
     fn stuck_workers(&self, now: Instant) -> Vec<usize> {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,6 +196,17 @@ impl View {
         stuck.sort_unstable();
         stuck.dedup();
         stuck
+    }
+
+    /// What a person should know of a process that is ready: journals that take nothing.
+    pub(super) fn worries(&self) -> String {
+        let mut text = String::new();
+        for upstream in &self.upstreams {
+            if let Some(error) = upstream.journal_error() {
+                text += &format!("{}: writes are refused while it is down: {error}\n", upstream.name());
+            }
+        }
+        text
     }
 
     /// Why the process should get no traffic yet or any more; nothing when it should.

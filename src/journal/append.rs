@@ -6,7 +6,9 @@ use super::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, VE
 use super::segment::{Segment, Tally};
 use super::small_files::{Queue, create_afresh};
 use super::storage::{Storage, StorageFile};
-use super::types::{APPEND_RECORDS_MAX, AppendError, Appended, Fsync, SyncDone, SyncError, SyncTicket, Unsynced};
+use super::types::{
+    APPEND_RECORDS_MAX, AppendError, Appended, Fsync, SyncDone, SyncError, SyncTicket, Unsynced, is_no_room,
+};
 use super::window::Window;
 use super::{Journal, OpenSegment, Writer};
 
@@ -33,7 +35,7 @@ impl<S: Storage> Journal<S> {
     ) -> Result<Appended, AppendError> {
         let appended = self.write_all(payloads, wall_ms, mono_ms);
         if let Err(AppendError::Io { source }) = &appended
-            && source.kind() == io::ErrorKind::StorageFull
+            && is_no_room(source)
         {
             // Where that fails too, the next append does.
             drop(self.release(self.checkpoint.seq));
@@ -48,6 +50,7 @@ impl<S: Storage> Journal<S> {
         mono_ms: u64,
     ) -> Result<Appended, AppendError> {
         let failed = |source| AppendError::Io { source };
+        self.begin().map_err(failed)?;
         self.repair().map_err(failed)?;
         self.renew_incarnation().map_err(failed)?;
         let records = self.encode(payloads, wall_ms, mono_ms)?;

@@ -14,6 +14,28 @@
 //! - Memory does not grow with the number of records: per segment an index point per MiB, and two read chunks. (Dead
 //!   letters take a few words each.)
 //!
+//! What fails, and what comes of it. Each is counted in `tideover_journal_errors_total{kind}` and logged when it begins; while the newest
+//! write has failed, `tideover_journal_writable` is 0 and `/status` says why (`journal_error`).
+//!
+//! | Failure | Outcome | Kind |
+//! |---|---|---|
+//! | no room for an append: disk, quota, file size limit | replayed records give way; else the append is refused, `-UNAVAILABLE`, until there is room | `no_room` |
+//! | no room at the opening | as above; reads and replay go on, the incarnation begins when there is room (tried each second) | `no_room` |
+//! | `bytes_max` reached | replayed records give way; else the append is refused | `full` |
+//! | I/O error of a write | the append is refused; the segment is poisoned, the next append starts another | `append` |
+//! | I/O error of a sync, `always` | the records of that sync are withdrawn and refused; nobody was told that they are kept | `sync` |
+//! | I/O error of a sync, `everysec`, `no` | acknowledged records are copied to another segment, synced; appends are refused until that is done | `sync` |
+//! | I/O error of a checkpoint | an older one stands; the marker in Redis keeps records from being applied twice | `checkpoint` |
+//! | a dead letter cannot be kept or read | replay is halted before its record | `dead_letters` |
+//! | a crash within an append | the torn tail is cut at the next opening: it was not acknowledged | (log line) |
+//! | damage in a record, found at the opening | that record is lost, those around it are not; the file is kept as `*.corrupt` in the end | `damaged` |
+//! | damage in a record, found later | replay is halted there; the next opening finds what is left | `read` |
+//! | damage in a segment's header, or in one checkpoint | nothing is lost | `damaged` |
+//! | damage in the queue file | no start: nothing else says whose the records are | (exit 1) |
+//! | damage among dead letters | that one is lost; the file is kept as `dead-letters.corrupt` | `damaged` |
+//! | a step of the wall clock | order and counts are by number; expiries by the monotonic clock, after a restart by the wall clock | – |
+//! | another process has the directory | no start | (exit 1) |
+//!
 //! Directory: `lock`, `queue`, `checkpoint`, `checkpoint.recent`, `seg-<first seq, 20 digits>.journal`, `dead-letters`,
 //! and `*.corrupt` for what people may want to look at. The formats are drawn in `format.rs`.
 
@@ -52,9 +74,9 @@ use segment::{Segment, Tally};
 use small_files::Checkpoints;
 pub use storage::{DiskStorage, Storage, StorageFile};
 pub use types::{
-    APPEND_RECORDS_MAX, AppendError, Appended, Checkpoint, Damage, DeadLetter, Fsync, Health, MONO_MS_RETRIED, Mark,
-    Missing, Moved, OpenError, OpenReport, ReadError, Record, ReplayedError, SEGMENT_BYTES_MAX, Settings, Status,
-    SyncDone, SyncError, SyncTicket, Unsynced,
+    APPEND_RECORDS_MAX, AppendError, Appended, Checkpoint, Damage, DeadLetter, ErrorCounts, Fsync, Health,
+    MONO_MS_RETRIED, Mark, Missing, Moved, OpenError, OpenReport, ReadError, Record, ReplayedError, SEGMENT_BYTES_MAX,
+    Settings, Status, SyncDone, SyncError, SyncTicket, Unsynced,
 };
 use walk::{Ground, Walk};
 
@@ -67,6 +89,8 @@ pub struct Journal<S: Storage> {
     queue_id: QueueId,
     queue_id_hex: String,
     incarnations: Incarnations,
+    /// Whether the incarnation is durable.
+    start: Start,
     next_seq: u64,
     next_segment_id: u64,
     segments: VecDeque<Segment>,
@@ -94,6 +118,14 @@ enum Writer<F> {
     Open(OpenSegment<F>),
     /// A write or sync of `segments.back()` failed; its unsynced records have yet to be seen to.
     Poisoned(OpenSegment<F>),
+}
+
+/// The incarnation's first step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// Its number is not durable: no record may carry it.
+    Pending,
+    Done,
 }
 
 #[derive(Debug)]
@@ -129,6 +161,15 @@ impl<S: Storage> Journal<S> {
     #[must_use]
     pub fn incarnations(&self) -> &Incarnations {
         &self.incarnations
+    }
+
+    /// Why nothing can be appended since the opening; the next append, or [`Journal::begin`], tries again.
+    #[must_use]
+    pub fn not_begun(&self) -> Option<String> {
+        match self.start {
+            Start::Done => None,
+            Start::Pending => Some("there was no room on the disk to begin with".to_owned()),
+        }
     }
 
     /// The last confirmation of the upstream; `None` before the first.

@@ -11,9 +11,9 @@ use super::scan::{Area, Numbers, Tail, scan};
 use super::segment::Segment;
 use super::small_files::{Checkpoints, QUEUE, Queue, read_small};
 use super::storage::{Storage, StorageFile};
-use super::types::{Checkpoint, Damage, Missing, OpenError, OpenReport, Settings};
+use super::types::{Checkpoint, Damage, Missing, OpenError, OpenReport, Settings, is_no_room};
 use super::walk::Walk;
-use super::{Backlog, Journal, Totals, Writer};
+use super::{Backlog, Journal, Start, Totals, Writer};
 
 /// A segment may be damaged in this many places before it counts as unreadable.
 const HOLES_MAX: usize = 1024;
@@ -44,7 +44,7 @@ impl<S: Storage> Journal<S> {
         }
         let queue = load_queue(&storage, &names, fresh_queue_id)?;
         let codec = Codec::new(&queue.queue_id);
-        let (mut checkpoints, checkpoint, checkpoints_unreadable) =
+        let (checkpoints, checkpoint, checkpoints_unreadable) =
             Checkpoints::load(&storage, queue.queue_id).map_err(disk("checkpoint"))?;
         let (letters, dead_letter_bytes_unreadable) =
             DeadLetters::load(&storage, queue.queue_id, codec).map_err(disk("dead-letters"))?;
@@ -67,32 +67,21 @@ impl<S: Storage> Journal<S> {
         let Recovery {
             segments,
             backlog,
-            report,
+            mut report,
             checkpoint,
             ..
         } = recovery;
         let incarnations = queue.incarnations.after_opening(&fresh_queue_id);
-        let queue = Queue {
-            incarnations: incarnations.ok_or(OpenError::Exhausted)?,
-            ..queue
-        };
-        if let Some(checkpoint) = &checkpoint {
-            // It may be the one that was never synced; numbers after it are about to be built on it.
-            checkpoints
-                .save_durably(&storage, checkpoint)
-                .map_err(disk("checkpoint"))?;
-        }
-        queue.save(&storage).map_err(disk(QUEUE))?;
-        let checkpoint = checkpoint.unwrap_or_default();
-        checkpoints.take_place(&storage, &checkpoint);
-        let journal = Self {
+        let incarnations = incarnations.ok_or(OpenError::Exhausted)?;
+        let mut journal = Self {
             storage,
             settings,
             codec,
             queue_id: queue.queue_id,
             queue_id_hex: hex(&queue.queue_id),
-            next_seq: (queue.incarnations.current() << 32) + 1,
-            incarnations: queue.incarnations,
+            next_seq: (incarnations.current() << 32) + 1,
+            incarnations,
+            start: Start::Pending,
             next_segment_id: segments.len() as u64,
             segments,
             writer: Writer::Closed,
@@ -100,14 +89,50 @@ impl<S: Storage> Journal<S> {
             withdrawn: None,
             encoded: Vec::new(),
             backlog,
-            checkpoint,
+            checkpoint: checkpoint.unwrap_or_default(),
             checkpoints,
             reading: Walk::default(),
             replaying: Walk::default(),
             letters,
             totals: Totals::default(),
         };
+        match journal.begin() {
+            // What is there can be replayed, and makes room by it.
+            Err(error) if is_no_room(&error) => report.not_begun = Some(error.to_string()),
+            begun => begun.map_err(disk(QUEUE))?,
+        }
         Ok((journal, report))
+    }
+
+    /// Makes the incarnation durable, once. Retained records give way where there is no room.
+    ///
+    /// # Errors
+    /// Nothing can be appended yet.
+    pub(super) fn begin(&mut self) -> io::Result<()> {
+        match self.start {
+            Start::Done => return Ok(()),
+            Start::Pending => {}
+        }
+        let mut begun = self.make_durable();
+        if begun.as_ref().is_err_and(is_no_room) && self.release(self.checkpoint.seq).is_ok() {
+            begun = self.make_durable();
+        }
+        begun?;
+        self.start = Start::Done;
+        self.checkpoints.take_place(&self.storage, &self.checkpoint);
+        Ok(())
+    }
+
+    fn make_durable(&mut self) -> io::Result<()> {
+        if self.checkpoint.seq > 0 {
+            // It may be the one that was never synced; numbers after it are about to be built on it.
+            self.checkpoints.save_durably(&self.storage, &self.checkpoint)?;
+        }
+        Queue {
+            queue_id: self.queue_id,
+            incarnations: self.incarnations.clone(),
+        }
+        .save(&self.storage)
     }
 }
 

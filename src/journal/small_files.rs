@@ -5,7 +5,7 @@ use std::io;
 use super::format::{QueueId, encode_small, parse_small, u64_at};
 use super::incarnations::Incarnations;
 use super::storage::{Storage, StorageFile};
-use super::types::{Checkpoint, Mark};
+use super::types::{Checkpoint, Mark, is_no_room};
 
 const QUEUE_MAGIC: &[u8; 8] = b"TIDEQUEU";
 const CHECKPOINT_MAGIC: &[u8; 8] = b"TIDECHKP";
@@ -90,6 +90,12 @@ impl<F: StorageFile> Checkpoints<F> {
         storage: &S,
         queue_id: QueueId,
     ) -> io::Result<(Self, Option<Checkpoint>, usize)> {
+        // Its place on disk is taken: a checkpoint can be written there when the disk is full.
+        let recent = match storage.open(CHECKPOINT_RECENT) {
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
         let mut newest: Option<(u64, Checkpoint)> = None;
         let mut unreadable = 0;
         for name in [CHECKPOINT, CHECKPOINT_RECENT] {
@@ -109,7 +115,7 @@ impl<F: StorageFile> Checkpoints<F> {
             Self {
                 queue_id,
                 generation,
-                recent: None,
+                recent,
             },
             newest.map(|(_, checkpoint)| checkpoint),
             unreadable,
@@ -137,7 +143,7 @@ impl<F: StorageFile> Checkpoints<F> {
     ) -> io::Result<()> {
         self.generation += 1;
         match replace(storage, CHECKPOINT, &self.encode(checkpoint)) {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            Err(error) if is_no_room(&error) => {
                 let Some(recent) = &mut self.recent else {
                     return Err(error);
                 };

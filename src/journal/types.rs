@@ -193,6 +193,8 @@ pub struct OpenReport {
     pub files_given_up: Vec<String>,
     /// Bytes of checkpoint files that could not be read; replay starts at what is left (or at the oldest record).
     pub checkpoints_unreadable: usize,
+    /// Why nothing can be appended yet: there was no room to begin an incarnation. Each append tries again.
+    pub not_begun: Option<String>,
     /// Bytes of the dead-letter file that hold no valid letter (kept as `dead-letters.corrupt-*`, unless a torn tail).
     pub dead_letter_bytes_unreadable: u64,
 }
@@ -281,6 +283,49 @@ pub enum Unsynced {
     },
     /// Nothing was tried, since a [`SyncTicket`] is out: the segment is not poisoned.
     TicketOut,
+}
+
+/// Whether a write failed for want of room: on the disk, in a quota, or below a limit of the process.
+pub(super) fn is_no_room(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+/// Errors since an opening, by what could not be done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ErrorCounts {
+    /// Appends that the disk had no room for.
+    pub no_room: u64,
+    /// Appends that `bytes_max` left no room for.
+    pub full: u64,
+    /// Other appends that failed.
+    pub append: u64,
+    /// Syncs.
+    pub sync: u64,
+    /// Checkpoints.
+    pub checkpoint: u64,
+    /// Reads of records that are damaged or that the disk does not give.
+    pub read: u64,
+    /// Writes and reads of dead letters.
+    pub dead_letters: u64,
+}
+
+impl ErrorCounts {
+    /// Each kind's name and count.
+    #[must_use]
+    pub fn by_kind(&self) -> [(&'static str, u64); 7] {
+        [
+            ("no_room", self.no_room),
+            ("full", self.full),
+            ("append", self.append),
+            ("sync", self.sync),
+            ("checkpoint", self.checkpoint),
+            ("read", self.read),
+            ("dead_letters", self.dead_letters),
+        ]
+    }
 }
 
 /// Why records cannot be read.

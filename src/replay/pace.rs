@@ -1,4 +1,8 @@
-//! How fast replay goes: the batch follows what its commands cost the upstream, a token bucket bounds the rate. Pure.
+//! How fast replay goes: the batch follows what its commands cost the upstream, a token bucket bounds the rate, and an upstream that
+//! answers more slowly than it can is left to others for as long again. Pure.
+//!
+//! Live traffic comes first: a batch takes the server's one thread for some milliseconds at most, one batch is in flight, and where batches
+//! take longer than they did (others are at it too: a hundred sidecars, the clients that waited for Redis) there is a rest after each.
 //!
 //! What a batch takes however small it is (the round trip, the sync of an AOF) must not make it smaller: with 10 ms of that, batches of 8
 //! replay 800 records a second, which a busy application outruns for ever. Two batches of different sizes tell the two apart.
@@ -12,6 +16,14 @@ const COMMANDS_MAX: usize = 512;
 /// What the commands of a batch may take beyond that.
 const COMMANDS_DURATION_AIM: Duration = Duration::from_millis(5);
 
+/// A batch may take so much longer than twice the shortest before there is a rest.
+const STRAIN_MIN: Duration = Duration::from_millis(2);
+const REST_MAX: Duration = Duration::from_millis(100);
+/// Batches are compared with those of about as many commands: by powers of two.
+const CLASSES: usize = 11;
+/// What was the shortest grows by so much with each batch, so that an upstream that became slower for good is not strained for ever.
+const SHORTEST_GROWTH: f64 = 1.01;
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     commands_max: usize,
@@ -19,6 +31,10 @@ pub(super) struct Pace {
     fixed: Duration,
     /// Commands of the batch before, and what it took.
     last: Option<(usize, Duration)>,
+    /// The shortest that a batch of each class took of late.
+    shortest: [Option<Duration>; CLASSES],
+    /// Before the next batch.
+    rest: Duration,
     /// Records that may be sent; negative after a batch that was larger.
     tokens: f64,
     filled: Duration,
@@ -30,6 +46,8 @@ impl Pace {
             commands_max: COMMANDS_START,
             fixed: Duration::ZERO,
             last: None,
+            shortest: [None; CLASSES],
+            rest: Duration::ZERO,
             tokens: 0.0,
             filled: Duration::ZERO,
         }
@@ -45,6 +63,7 @@ impl Pace {
 
     /// A batch of so many commands took so long.
     pub(super) fn took(&mut self, commands: usize, duration: Duration) {
+        self.rest = self.rest_after(commands, duration);
         if let Some(last) = self
             .last
             .replace((commands, duration))
@@ -64,10 +83,22 @@ impl Pace {
         }
     }
 
+    /// How long the upstream is left to others after such a batch: half of the time at most.
+    fn rest_after(&mut self, commands: usize, duration: Duration) -> Duration {
+        let class = (usize::BITS - commands.leading_zeros()) as usize;
+        let Some(shortest) = self.shortest.get_mut(class.min(CLASSES - 1)) else {
+            return Duration::ZERO;
+        };
+        let known = shortest.map_or(duration, |shortest| shortest.mul_f64(SHORTEST_GROWTH).min(duration));
+        *shortest = Some(known);
+        duration.saturating_sub(known * 2 + STRAIN_MIN).min(REST_MAX)
+    }
+
     /// Takes `records` off the bucket and says how long to wait before sending them. `now` is since any fixed time.
     pub(super) fn wait(&mut self, records: usize, rate_max: Option<NonZeroU32>, now: Duration) -> Duration {
+        let rest = std::mem::take(&mut self.rest);
         let Some(rate_max) = rate_max else {
-            return Duration::ZERO;
+            return rest;
         };
         let rate = f64::from(rate_max.get());
         let since = now.saturating_sub(self.filled);
@@ -79,7 +110,7 @@ impl Pace {
             Duration::ZERO
         };
         self.tokens -= f64::from(u32::try_from(records).unwrap_or(u32::MAX));
-        wait
+        wait.max(rest)
     }
 }
 
@@ -139,7 +170,7 @@ mod tests {
             let duration = Duration::from_micros(random.u64(2000..14_000) + 5 * commands as u64);
             pace.took(commands, duration);
             records += commands;
-            took += duration;
+            took += duration + pace.wait(commands, None, took);
         }
         let records_per_second = records as f64 / took.as_secs_f64();
         assert!(records_per_second > 10_000.0, "{records_per_second}");
@@ -150,6 +181,23 @@ mod tests {
         let mut pace = Pace::new();
         pace.took(COMMANDS_START - 1, Duration::from_millis(1));
         assert_eq!(pace.commands_max(None), COMMANDS_START);
+    }
+
+    #[test]
+    fn an_upstream_that_becomes_slow_is_left_to_others() {
+        let mut pace = Pace::new();
+        let mut rest = |duration_ms| {
+            pace.took(COMMANDS_START, Duration::from_millis(duration_ms));
+            pace.wait(COMMANDS_START, None, Duration::ZERO).as_millis()
+        };
+        assert_eq!([5, 5, 10].map(&mut rest), [0, 0, 0], "as before, about");
+        assert_eq!(rest(42), 29);
+        assert_eq!(rest(2000), 100, "bounded");
+        assert_eq!(rest(5), 0, "and no longer than it lasts");
+        for _ in 0..300 {
+            rest(42);
+        }
+        assert_eq!(rest(42), 0, "slow for good: that is how it is");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::admin::{self, Phase, Readiness, UpstreamView, View};
 use crate::config::Settings;
 use crate::journal::owner::OwnerHandle;
+use crate::replay::{Controls, Pause};
 use crate::telemetry;
 use crate::upstream::health::Health;
 use crate::upstream::shared::{Mode, Shared};
@@ -64,6 +65,7 @@ fn start(settings: &Settings) -> Result<(), StartError> {
 struct Served {
     shared: Arc<Shared>,
     owner: OwnerHandle,
+    controls: Arc<Controls>,
     acceptor: tokio::task::JoinHandle<()>,
 }
 
@@ -143,7 +145,7 @@ fn attach(
     let mut view = UpstreamView::new(
         Arc::clone(&shared),
         owner.clone(),
-        controls,
+        Arc::clone(&controls),
         upstream.listen.to_string(),
         upstream.url.to_string(),
     );
@@ -153,6 +155,7 @@ fn attach(
         Served {
             shared,
             owner,
+            controls,
             acceptor,
         },
         view,
@@ -177,8 +180,12 @@ async fn stop(workers: &[Worker], served: &[Served], limit: Duration) {
         sleep(Duration::from_millis(5)).await;
     }
     for upstream in served {
-        // An upstream that is down takes nothing more.
-        while Instant::now() < deadline && !matches!(upstream.shared.mode(), Mode::Down | Mode::Probing) {
+        // An upstream that is down takes nothing more, and one whose replay a person has paused gets nothing.
+        let is_replayed = || match (upstream.shared.mode(), upstream.controls.pause()) {
+            (Mode::Down | Mode::Probing, _) | (_, Pause::Paused) => false,
+            (Mode::Starting | Mode::Healthy | Mode::CatchingUp | Mode::Halted, Pause::Running) => true,
+        };
+        while Instant::now() < deadline && is_replayed() {
             match ask(|reply| upstream.owner.status(reply)).await {
                 Some(status) if status.journal.records > 0 => sleep(Duration::from_millis(20)).await,
                 Some(_) | None => break,

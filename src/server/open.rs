@@ -23,6 +23,7 @@ use crate::journal::{self, DiskStorage, Journal, SEGMENT_BYTES_MAX};
 use crate::replay::{self, Controls, Kept, Pause, Rate, Replay, Wishes};
 use crate::resp::scan;
 use crate::session;
+use crate::telemetry;
 use crate::upstream::clock::wall_ms;
 use crate::upstream::connections::ConnectionFile;
 use crate::upstream::known::Known;
@@ -161,11 +162,12 @@ fn tell(upstream: &str, report: &journal::OpenReport) {
     }
     let lost = !report.damage.is_empty() || !report.missing.is_empty() || report.dead_letter_bytes_unreadable > 0;
     if lost || !report.files_given_up.is_empty() || report.checkpoints_unreadable > 0 {
-        tracing::error!(
-            upstream,
-            ?report,
-            "the journal is damaged: acknowledged writes may be lost"
-        );
+        let places = report.damage.len() + report.missing.len() + report.files_given_up.len();
+        let damages = places + report.checkpoints_unreadable + usize::from(report.dead_letter_bytes_unreadable > 0);
+        telemetry::journal_damaged(upstream, damages as u64, report);
+    }
+    if let Some(error) = &report.not_begun {
+        telemetry::journal_failed(upstream, error);
     }
     if report.backlog_records > 0 {
         tracing::info!(

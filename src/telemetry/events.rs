@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use metrics::counter;
 use tracing::{error, info, warn};
 
-use super::metric::{BREAKER_TRANSITIONS, DEAD_LETTERS, UNFENCED, set_breaker_state};
+use super::metric::{BREAKER_TRANSITIONS, DEAD_LETTERS, UNFENCED, journal_errors, set_breaker_state};
 
 /// The breaker changed its state; labels are the breaker's own.
 pub fn breaker_transition(upstream: &str, from: &'static str, to: &'static str, reason: &'static str) {
@@ -76,6 +76,21 @@ pub fn replay_rights_missing(upstream: &str, user: &str) {
 /// The journal cannot write.
 pub fn journal_failed(upstream: &str, error: &dyn Display) {
     error!(upstream, %error, "journal failed: writes are refused while the upstream is down");
+}
+
+/// It can again.
+pub fn journal_works_again(upstream: &str) {
+    info!(upstream, "journal works again");
+}
+
+/// Opening found `damages` places where the journal is not what was written.
+pub fn journal_damaged(upstream: &str, damages: u64, report: &dyn std::fmt::Debug) {
+    journal_errors(upstream, "damaged", damages);
+    error!(
+        upstream,
+        ?report,
+        "the journal is damaged: acknowledged writes may be lost"
+    );
 }
 
 /// A listener is bound.

@@ -20,6 +20,8 @@ const UPSTREAM_CONNECTS: &str = "tideover_upstream_connects_total";
 const UPSTREAM_CONNECTIONS: &str = "tideover_upstream_connections";
 const CLIENTS: &str = "tideover_clients";
 pub(super) const UNFENCED: &str = "tideover_unfenced_total";
+pub(super) const JOURNAL_ERRORS: &str = "tideover_journal_errors_total";
+const JOURNAL_WRITABLE: &str = "tideover_journal_writable";
 const WITHOUT_REPLAY_RIGHTS: &str = "tideover_identities_without_replay_rights";
 
 /// Values of the label `state`.
@@ -166,6 +168,7 @@ fn describe(recorder: &impl Recorder) {
         ),
         (UPSTREAM_CONNECTS, "Attempts to connect to the upstream"),
         (UNFENCED, "Connections whose end could not be proven before replay"),
+        (JOURNAL_ERRORS, "What the journal's disk did not do"),
     ];
     let gauges = [
         (BREAKER_STATE, Unit::Count, "1 for the state the breaker is in"),
@@ -178,6 +181,11 @@ fn describe(recorder: &impl Recorder) {
         ),
         (UPSTREAM_CONNECTIONS, Unit::Count, "Open connections to the upstream"),
         (CLIENTS, Unit::Count, "Connected clients"),
+        (
+            JOURNAL_WRITABLE,
+            Unit::Count,
+            "0 while the journal's newest write has failed",
+        ),
         (
             WITHOUT_REPLAY_RIGHTS,
             Unit::Count,
@@ -243,6 +251,16 @@ pub fn upstream_connections(upstream: &str, open: u64) {
 
 pub fn clients(upstream: &str, connected: u64) {
     gauge!(CLIENTS, "upstream" => upstream.to_owned()).set(float(connected));
+}
+
+/// Errors of a journal so far; `kind` is one of a fixed list.
+pub fn journal_errors(upstream: &str, kind: &'static str, total: u64) {
+    counter!(JOURNAL_ERRORS, "upstream" => upstream.to_owned(), "kind" => kind).absolute(total);
+}
+
+/// Whether the newest write to a journal has succeeded.
+pub fn journal_writable(upstream: &str, writable: bool) {
+    gauge!(JOURNAL_WRITABLE, "upstream" => upstream.to_owned()).set(if writable { 1.0 } else { 0.0 });
 }
 
 pub fn identities_without_replay_rights(upstream: &str, n: u32) {

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 
 use super::super::handover::Close;
-use super::super::{Checkpoint, DeadLetter, Incarnations, Mark, Moved, ReadError, Record, ReplayedError, Status};
+use super::super::{
+    Checkpoint, DeadLetter, ErrorCounts, Incarnations, Mark, Moved, ReadError, Record, ReplayedError, Status,
+};
 
 /// Messages that may wait for the owner.
 pub const INBOX_MESSAGES_MAX: usize = 1024;
@@ -134,8 +136,10 @@ pub struct OwnerStatus {
     pub is_confirmed_by_all: bool,
     /// Records written that await the workers' confirmation before they are acknowledged.
     pub unacknowledged_records: u64,
-    /// The newest error of a sync or a checkpoint, for as long as the thread lives.
+    /// The newest error; nothing once something was written again.
     pub last_error: Option<String>,
+    /// All errors.
+    pub errors: ErrorCounts,
 }
 
 /// What a shutdown left.

@@ -26,7 +26,8 @@ pub use self::inbox::{
 };
 use self::inbox::{Message, Request, Shared};
 use super::handover::{Admission, Close, Handover, Trip};
-use super::{AppendError, Fsync, Journal, Storage, SyncDone};
+use super::types::is_no_room;
+use super::{AppendError, ErrorCounts, Fsync, Journal, Storage, SyncDone};
 
 /// How often `everysec` syncs and the checkpoint is saved.
 const RHYTHM: Duration = Duration::from_secs(1);
@@ -73,6 +74,7 @@ pub fn spawn<S: Storage + 'static>(
         is_unsynced: false,
         due: None,
         last_error: None,
+        errors: ErrorCounts::default(),
     };
     let thread = thread::Builder::new()
         .name("journal".to_owned())
@@ -115,7 +117,9 @@ struct Owner<S: Storage> {
     is_unsynced: bool,
     /// When the next sync or checkpoint is due.
     due: Option<Instant>,
+    /// The newest error; none once something was written again.
     last_error: Option<String>,
+    errors: ErrorCounts,
 }
 
 impl<S: Storage> Owner<S> {
@@ -241,7 +245,10 @@ impl<S: Storage> Owner<S> {
             self.journal.append(&mut payloads, wall_ms, mono_ms)
         };
         match appended {
-            Ok(_) => written.extend(batches),
+            Ok(_) => {
+                self.last_error = None;
+                written.extend(batches);
+            }
             Err(AppendError::Full { .. } | AppendError::TooLarge) if batches.len() > 1 => {
                 let mut batches = batches.into_iter();
                 while let Some(batch) = batches.next() {
@@ -252,12 +259,19 @@ impl<S: Storage> Owner<S> {
                 }
             }
             Err(AppendError::Full { .. }) => {
+                self.errors.full += 1;
                 for batch in batches {
                     batch.settle(Settled::Full);
                 }
             }
             Err(error @ AppendError::TooLarge) => fail(batches, &error.to_string()),
             Err(error @ AppendError::Io { .. }) => {
+                match &error {
+                    AppendError::Io { source } if is_no_room(source) => self.errors.no_room += 1,
+                    AppendError::Io { .. } | AppendError::Full { .. } | AppendError::TooLarge => {
+                        self.errors.append += 1
+                    }
+                }
                 let why = error.to_string();
                 fail(batches, &why);
                 self.last_error = Some(why.clone());
@@ -309,7 +323,9 @@ impl<S: Storage> Owner<S> {
                 bytes_max,
                 reply,
             } => {
-                reply(self.journal.read(after_seq, records_max, bytes_max));
+                let read = self.journal.read(after_seq, records_max, bytes_max);
+                self.errors.read += u64::from(read.is_err());
+                reply(read);
             }
             Request::Replayed {
                 seq,
@@ -321,7 +337,9 @@ impl<S: Storage> Owner<S> {
             Request::Release { upto_seq, reply } => reply(self.journal.release(upto_seq)),
             Request::ReleaseOlder { wall_ms, reply } => reply(self.journal.release_older(wall_ms)),
             Request::DeadLetter { letter, reply } => {
-                reply(self.journal.dead_letter(&letter));
+                let kept = self.journal.dead_letter(&letter);
+                self.errors.dead_letters += u64::from(kept.is_err());
+                reply(kept);
             }
             Request::DeadLetters {
                 after_seq,
@@ -349,14 +367,15 @@ impl<S: Storage> Owner<S> {
                 .iter()
                 .map(|batch| batch.payloads.len() as u64)
                 .sum(),
-            last_error: self.last_error.clone(),
+            last_error: self.last_error.clone().or_else(|| self.journal.not_begun()),
+            errors: self.errors,
         }
     }
 
     /// Syncs and saves the checkpoint when that is due, and says when it is due next.
     fn keep_rhythm(&mut self) {
         let unsaved = self.journal.status().records_since_checkpoint;
-        if !self.is_unsynced && unsaved == 0 {
+        if !self.is_unsynced && unsaved == 0 && self.journal.not_begun().is_none() {
             self.due = None;
             return;
         }
@@ -369,6 +388,10 @@ impl<S: Storage> Owner<S> {
             Some(due) if due > now => {}
             Some(_) => {
                 self.due = Some(now + RHYTHM);
+                // Where there was no room at the start there may be now.
+                if self.journal.not_begun().is_some() && self.journal.begin().is_ok() {
+                    self.last_error = None;
+                }
                 if self.is_unsynced {
                     self.sync_beside();
                 }
@@ -380,8 +403,12 @@ impl<S: Storage> Owner<S> {
     }
 
     fn save_checkpoint(&mut self) {
-        if let Err(error) = self.journal.save_checkpoint() {
-            self.last_error = Some(format!("checkpoint: {error}"));
+        match self.journal.save_checkpoint() {
+            Ok(()) => self.last_error = None,
+            Err(error) => {
+                self.errors.checkpoint += 1;
+                self.last_error = Some(format!("checkpoint: {error}"));
+            }
         }
     }
 
@@ -403,13 +430,17 @@ impl<S: Storage> Owner<S> {
 
     /// A failed sync has poisoned the segment: what stands in it is synced again, elsewhere, by the next one.
     fn synced_beside(&mut self, done: SyncDone) {
-        if let Err(error) = self.journal.sync_done(done) {
-            self.note(&error);
-            self.is_unsynced = true;
+        match self.journal.sync_done(done) {
+            Ok(()) => self.last_error = None,
+            Err(error) => {
+                self.note(&error);
+                self.is_unsynced = true;
+            }
         }
     }
 
     fn note(&mut self, error: &dyn fmt::Display) {
+        self.errors.sync += 1;
         self.last_error = Some(error.to_string());
     }
 

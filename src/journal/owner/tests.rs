@@ -493,7 +493,11 @@ fn a_failed_sync_fails_its_appends_and_later_ones_go_on() {
     assert_eq!(settled(&append(&handle, 1, 5, &["a"])), Settled::Acknowledged);
     fault.is_on.store(true, Ordering::SeqCst);
     assert!(matches!(settled(&append(&handle, 1, 5, &["b"])), Settled::Failed(why) if why.contains("gone")));
+    let failed = ask(|reply| handle.status(reply));
+    assert!(failed.last_error.is_some_and(|error| error.contains("gone")));
     assert_eq!(settled(&append(&handle, 1, 5, &["c"])), Settled::Acknowledged);
+    let status = ask(|reply| handle.status(reply));
+    assert_eq!((status.errors.sync, status.last_error), (1, None));
     let records = ask(|reply| handle.read(0, 10, 1 << 20, reply)).unwrap();
     assert_eq!(texts(&records), ["a", "c"]);
 }
