@@ -61,6 +61,7 @@
 //!    `a_sync_that_fails_beside_poisons_the_segment_and_loses_nothing`
 //! 3. Every write ends as exactly one of: answered by Redis, journaled, or an error that says so.
 //!    `every_write_is_accounted_for_when_redis_is_killed`, `every_write_is_accounted_for_when_redis_freezes`,
+//!    `every_write_is_accounted_for_when_nothing_arrives_either_way` (each way of failing: `tests/failing`),
 //!    `a_pop_that_redis_may_have_executed_ends_with_its_connection`
 //! 4. No write starts being forwarded after a journaled write was acknowledged, until the backlog is gone (records of an unknown identity aside).
 //!    `no_interleaving_loses_overtakes_or_repeats_a_write`, `each_rule_is_needed`, `writes_that_arrive_during_replay_stay_behind_the_backlog`
@@ -111,6 +112,10 @@
 //! - Never `+OK` unchecked: AUTH while down takes only what Redis accepted before or the configuration names.
 //! - Replies come from Redis or [`outage`], bytes in and bytes out: what passes through is framed, never decoded.
 //! - A record stores the effect, not the wish: relative expiries are absolute from acceptance on, in the upstream's time at replay.
+//! - What keeps the next connection from coming up (a name that does not resolve, refused credentials of the URL, `maxclients`, a lack of our own)
+//!   is no outage while those that are there are answered: who needs one more waits for `hold_timeout` and is told. With none left it is.
+//! - Silence begins when somebody waits and nobody is answered: the health owner asks then, not in its time. It asks for the role, too.
+//! - A script is believed to say `LOADING` and the like only in the words of a server, and the health owner asks before it opens the breaker.
 //! - Not an error: `LOADING`, `READONLY` after a demotion, `MASTERDOWN`, `CLUSTERDOWN` mean "not executed"; the client gets what it gets when down.
 
 pub mod admin;
