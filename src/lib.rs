@@ -108,6 +108,8 @@
 //!   joining that lane.
 //! - A blocking command lost in flight goes on waiting only if Redis answered something that was asked after it (a PING on a spare follows each);
 //!   else it may have been given something, and its client is closed, as by Redis.
+//! - CLIENT TRACKING outlives an outage: the client is told to drop all it has cached when the connection is lost, and again once it is tracked
+//!   anew. MONITOR and tracking with REDIRECT (to an ID that is another one then) end with their connection, as at Redis.
 //! - Subscriptions outlive an outage, not a Redis that closes their connection and takes the next one: that was meant for the client.
 //! - Never `+OK` unchecked: AUTH while down takes only what Redis accepted before or the configuration names.
 //! - Replies come from Redis or [`outage`], bytes in and bytes out: what passes through is framed, never decoded.

@@ -12,8 +12,6 @@ pub(super) type Hold = fn(&Call<'_>, &mut Vec<u8>) -> Result<Answer, Fault>;
 #[derive(Clone, Copy)]
 pub(super) enum Decision {
     Session,
-    /// The session answers, unless the second argument (behind both words of the name) is this word.
-    SessionUnless(&'static str),
     /// The session answers the name alone; with anything behind it, that is an unknown subcommand.
     SessionIfBare,
     UnknownSubcommand,
@@ -34,18 +32,16 @@ macro_rules! decisions {
 }
 
 use Decision::{Hold as H, Neutral as N};
-use Decision::{NotApplied, NotExecuted, Session, SessionIfBare, SessionUnless, UnknownSubcommand, Write};
+use Decision::{NotApplied, NotExecuted, Session, SessionIfBare, UnknownSubcommand, Write};
 
 decisions! {
     Session =>
         Hello Auth Select Quit Reset Multi Exec Discard Unwatch Ping Echo Time Info Role Readonly Readwrite Asking
         Subscribe Psubscribe Ssubscribe Unsubscribe Punsubscribe Sunsubscribe
         ClientCaching ClientCapa ClientGetname ClientGetredir ClientHelp ClientId ClientInfo ClientList ClientNoEvict
-        ClientNoTouch ClientReply ClientSetinfo ClientSetname ClientTrackinginfo
+        ClientNoTouch ClientReply ClientSetinfo ClientSetname ClientTracking ClientTrackinginfo
         CommandCount CommandDocs CommandGetkeys CommandGetkeysandflags CommandHelp CommandInfo CommandList
         ConfigGet AclWhoami ClusterInfo ClusterKeyslot ClusterMyid ClusterMyshardid ClusterNodes ClusterShards ClusterSlots;
-    // No invalidation could be delivered for what changes meanwhile.
-    SessionUnless("ON") => ClientTracking;
     SessionIfBare => Command;
     UnknownSubcommand =>
         Acl Client Cluster Commandlog Config Function Latency Memory Module Object Pubsub Script Slowlog Xgroup Xinfo;

@@ -69,10 +69,6 @@ pub fn answer(
         Decision::Write => return Answer::Write,
         Decision::NotApplied => Err(Fault::NotApplied),
         Decision::NotExecuted => Err(Fault::NotExecuted),
-        Decision::SessionUnless(word) if !request.arg(2).eq_ignore_ascii_case(word.as_bytes()) => {
-            return Answer::Session;
-        }
-        Decision::SessionUnless(_) => Err(Fault::NotExecuted),
         Decision::SessionIfBare if request.len() == 1 => return Answer::Session,
         Decision::SessionIfBare | Decision::UnknownSubcommand => Err(neutral::unknown_subcommand(&call)),
         Decision::Neutral(reply) => reply(&call, out).map(|()| Answer::Reply),

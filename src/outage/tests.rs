@@ -31,7 +31,6 @@ fn refusals_say_what_was_not_done_and_why() {
         ),
         ("EVAL_RO x 0", "EVAL_RO was not executed"),
         ("CONFIG SET a b", "CONFIG SET was not executed"),
-        ("CLIENT TRACKING on", "CLIENT TRACKING was not executed"),
         ("WATCH a", "WATCH was not executed"),
         ("SCAN 17", "SCAN was not executed"),
         ("SCAN -1", "SCAN was not executed"),

@@ -8,7 +8,7 @@ use super::pubsub::{is_subscribed_mode, is_subscription};
 use super::route::Ask;
 use super::state::{Pinned, Transaction, Unconfirmed, Watch};
 use super::task::{Routed, Task};
-use super::{Home, SelectAwaited, Session};
+use super::{Change, ChangeAwaited, Home, Session};
 use crate::command::{self, Name, Placement};
 use crate::resp::Protocol;
 use crate::upstream::dial;
@@ -166,6 +166,7 @@ impl Task {
         let owner: Rc<Session> = Rc::clone(&self.session);
         let link = self.session.local.dedicated(&self.state.key, owner);
         self.session.dedicated.replace(Some(Rc::clone(&link)));
+        self.track_on(&link);
         link
     }
 
@@ -264,6 +265,9 @@ impl Task {
         if blocking {
             self.note_blocking(seq, &link);
         }
+        if ask.name() == Some(Name::ClientTracking) {
+            self.note_tracking(ask, seq);
+        }
         Routed::Done
     }
 
@@ -289,11 +293,13 @@ impl Task {
             return false;
         }
         self.state.pinned = match name {
-            Some(Name::ClientTracking | Name::ClientCaching | Name::Monitor | Name::Sync | Name::Psync) => Pinned::Feed,
+            Some(Name::Monitor | Name::Sync | Name::Psync) => Pinned::Feed,
             Some(_) | None => Pinned::Identity,
         };
-        let has_state =
-            self.in_transaction() || self.state.watch != Watch::None || !self.state.subscriptions.is_empty();
+        let has_state = self.in_transaction()
+            || self.state.watch != Watch::None
+            || !self.state.subscriptions.is_empty()
+            || self.state.tracking.is_some();
         // Where it carries a transaction, a WATCH or subscriptions it is the session's alone already.
         if !has_state {
             // One that served others knows of itself what they did.
@@ -310,7 +316,7 @@ impl Task {
     }
 
     /// Tells the dedicated connection the session's name and library.
-    fn introduce_on_dedicated(&mut self) {
+    pub(super) fn introduce_on_dedicated(&mut self) {
         let link = self.dedicated();
         let now_us = self.session.local.turn.now_us();
         let said = [
@@ -398,23 +404,6 @@ impl Task {
         is_passthrough && self.state.pinned == Pinned::Feed
     }
 
-    /// Whether a request that arrives in pieces may be passed on now: nothing of the session is in flight.
-    pub(super) fn may_stream(&mut self) -> bool {
-        self.session.is_settled() && self.session.retries.borrow().is_empty()
-    }
-
-    /// Opens a request that is passed on while it arrives.
-    pub(super) fn open_stream(&mut self, class: InFlight) -> Rc<Link> {
-        let link = self.dedicated();
-        let session = &self.session;
-        session.home.set(Home::Link(link.id));
-        session.in_flight.set(session.in_flight.get() + 1);
-        session.local.worker().stats.routed(Route::Forwarded);
-        let recipient: Rc<Session> = Rc::clone(session);
-        link.push_streamed(recipient, session.issue(), class, session.local.turn.now_us());
-        link
-    }
-
     /// MULTI, EXEC, DISCARD, WATCH, UNWATCH: to the dedicated connection, noting what they begin and end.
     pub(super) fn transaction_command(&mut self, ask: &Ask<'_>, name: Name) -> Routed {
         if matches!(self.state.transaction, Transaction::Here(_)) {
@@ -467,7 +456,8 @@ impl Task {
                 if let Some(db) = self.state.selected_in_transaction.take()
                     && name == Name::Exec
                 {
-                    self.session.select_awaited.set(SelectAwaited::Awaited { seq, db });
+                    let change = Change::Db(db);
+                    self.session.change_awaited.set(ChangeAwaited::Awaited { seq, change });
                 }
             }
             Name::Watch if !self.in_transaction() => self.state.watch = Watch::Upstream,

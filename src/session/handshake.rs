@@ -6,7 +6,7 @@ use super::pubsub::is_subscription;
 use super::route::Ask;
 use super::state::{Pinned, Transaction};
 use super::task::{Routed, Task};
-use super::{Home, SelectAwaited};
+use super::{Change, ChangeAwaited, Home};
 use crate::command::{self, Name, Placement};
 use crate::resp::Protocol;
 use crate::resp::scan::integer;
@@ -255,9 +255,8 @@ impl Task {
             ..*ask
         };
         self.send(&link, &ask, InFlight::Write, Watched::Yes);
-        self.session
-            .select_awaited
-            .set(SelectAwaited::Awaited { seq, db: key.db });
+        let change = Change::Db(key.db);
+        self.session.change_awaited.set(ChangeAwaited::Awaited { seq, change });
         Routed::Done
     }
 

@@ -3,6 +3,7 @@
 use super::hello::ASSUMED_VERSION;
 use super::route::Ask;
 use super::task::{Routed, Task};
+use super::tracking::Tracking;
 use crate::command::{Flags, KeySpec, Name, Spec, TABLE};
 use crate::resp::{Request, write};
 use crate::upstream::clock::wall_ms;
@@ -12,6 +13,9 @@ use crate::upstream::stats::Route;
 impl Task {
     /// Answers what needs no upstream, refuses the rest.
     pub(super) fn answer_locally(&mut self, ask: &Ask<'_>) -> Routed {
+        if ask.name() == Some(Name::ClientTracking) {
+            return self.track_down(ask);
+        }
         match self.local_reply(ask.name(), &ask.request) {
             Some(reply) => self.answer(ask, &reply, Route::Local),
             None => self.refuse(ask),
@@ -37,7 +41,7 @@ impl Task {
                 write::array(&mut out, 0);
             }
             Name::Readonly | Name::Readwrite | Name::Asking => cluster_disabled(&mut out),
-            Name::ClientNoEvict | Name::ClientNoTouch | Name::ClientTracking | Name::ClientCapa => {
+            Name::ClientNoEvict | Name::ClientNoTouch | Name::ClientCapa => {
                 write::simple(&mut out, "OK");
             }
             Name::ClientGetname => match &self.state.name {
@@ -45,7 +49,9 @@ impl Task {
                 None => write::null(&mut out, protocol),
             },
             Name::ClientId => write::integer(&mut out, i64::try_from(self.session.id).unwrap_or(i64::MAX)),
-            Name::ClientGetredir => write::integer(&mut out, -1),
+            Name::ClientGetredir => write::integer(&mut out, Tracking::redirect(self.state.tracking.as_ref())),
+            Name::ClientCaching => Tracking::caching(self.state.tracking.as_ref(), request.arg(2), &mut out),
+            Name::ClientTrackinginfo => Tracking::info(self.state.tracking.as_ref(), protocol, &mut out),
             Name::ClientInfo | Name::ClientList => write::verbatim(&mut out, protocol, self.client_line().as_bytes()),
             Name::AclWhoami => {
                 let identity = &self.state.key.identity;

@@ -21,6 +21,7 @@ mod route;
 mod state;
 mod streaming;
 mod task;
+mod tracking;
 mod transaction;
 
 use std::cell::{Cell, RefCell};
@@ -97,12 +98,20 @@ enum Home {
     Journal,
 }
 
-/// A SELECT that Redis judges: one inside a transaction takes effect only with its EXEC, one of a user who may lack the right with its reply.
+/// A change to the session that Redis judges, and its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SelectAwaited {
+enum ChangeAwaited {
     None,
-    Awaited { seq: u64, db: u32 },
-    Applied { db: u32 },
+    Awaited { seq: u64, change: Change },
+    Applied(Change),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    /// A SELECT inside a transaction takes effect only with its EXEC, one of a user who may lack the right with its reply.
+    Db(u32),
+    /// What a CLIENT TRACKING asks for.
+    Tracking,
 }
 
 /// A blocking command that was sent.
@@ -142,7 +151,7 @@ struct Session {
     taken_back_since: Cell<Option<Instant>>,
     /// The newest write that the upstream has answered.
     last_write_answered: Cell<Option<u64>>,
-    select_awaited: Cell<SelectAwaited>,
+    change_awaited: Cell<ChangeAwaited>,
     /// A blocking command is in flight: nothing is sent behind it.
     blocking: Cell<Option<Blocking>>,
     dedicated: RefCell<Option<Rc<Link>>>,
@@ -159,6 +168,12 @@ struct Session {
     swallowed: Cell<u32>,
     /// What was to be confirmed was refused instead.
     subscription_refused: Cell<bool>,
+    /// Its connection tracks what it reads (CLIENT TRACKING).
+    is_tracked: Cell<bool>,
+    /// The client is to be told to drop what it has cached.
+    invalidation_owed: Cell<bool>,
+    /// The task is to run when nothing is in flight any more.
+    wakes_when_settled: Cell<bool>,
 }
 
 impl Session {
@@ -211,6 +226,9 @@ impl Session {
         if self.in_flight.get() == 0 {
             self.home.set(Home::Nowhere);
             self.blocking.set(None);
+            if self.wakes_when_settled.replace(false) {
+                self.wake();
+            }
         }
         self.wake_if_parked();
     }
@@ -293,15 +311,15 @@ impl Session {
     #[inline]
     fn write_answered(&self, seq: u64, reply: &[u8]) {
         self.last_write_answered.set(Some(seq));
-        if let SelectAwaited::Awaited { seq: awaited, db } = self.select_awaited.get()
+        if let ChangeAwaited::Awaited { seq: awaited, change } = self.change_awaited.get()
             && awaited == seq
         {
             // Null, or an error: nothing of the transaction was executed.
             let applied = reply.first() == Some(&b'*') && !reply.starts_with(b"*-1") || reply == b"+OK\r\n";
-            self.select_awaited.set(if applied {
-                SelectAwaited::Applied { db }
+            self.change_awaited.set(if applied {
+                ChangeAwaited::Applied(change)
             } else {
-                SelectAwaited::None
+                ChangeAwaited::None
             });
         }
     }

@@ -126,6 +126,11 @@ impl Output {
         }
     }
 
+    /// Whether an out-of-band frame would stand between replies, behind all that are known.
+    pub(super) fn is_between_replies(&self) -> bool {
+        !self.push_is_open && !self.torn && self.committed == self.bytes.len() && self.early.is_empty()
+    }
+
     /// Takes back what is known in part of an out-of-band frame, whose connection died.
     pub(super) fn withdraw_push(&mut self) -> Withdrawn {
         if !self.push_is_open {

@@ -81,6 +81,11 @@ impl Recipient for Session {
             let swallowed = self.swallowed.get();
             if swallowed > 0 {
                 self.swallowed.set(swallowed - 1);
+                if swallowed == 1 {
+                    // What was said on the channels meanwhile was missed.
+                    self.invalidation_owed.set(true);
+                    self.wake();
+                }
                 return Flush::NotWanted;
             }
         }
@@ -170,6 +175,10 @@ impl Recipient for Session {
 
     fn ended(&self) {
         self.dedicated_ended.set(true);
+        self.wake();
+    }
+
+    fn retired(&self) {
         self.wake();
     }
 

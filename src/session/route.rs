@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::down::is_transactional;
 use super::state::{Admission, State, Transaction};
 use super::task::{Closing, Routed, Task};
-use super::{Retry, RetryReason, SelectAwaited};
+use super::{Change, ChangeAwaited, Retry, RetryReason};
 use crate::command::{self, Flags, Learned, LearnedCommand, Name, Placement, Spec};
 use crate::resp::scan::{Limits, Scan, Scanner};
 use crate::resp::{Request, write};
@@ -129,15 +129,8 @@ impl Task {
         {
             return Routed::Park;
         }
-        match self.session.select_awaited.get() {
-            SelectAwaited::None => {}
-            SelectAwaited::Awaited { .. } if !self.session.is_settled() => return Routed::Park,
-            SelectAwaited::Awaited { .. } => self.session.select_awaited.set(SelectAwaited::None),
-            SelectAwaited::Applied { db } => {
-                self.session.select_awaited.set(SelectAwaited::None);
-                self.state.key.db = db;
-                self.lane = None;
-            }
+        if self.settle_change() == Routed::Park {
+            return Routed::Park;
         }
         let known = self.look_up(request);
         let ask = Ask::new(*request, &known, None);
@@ -156,6 +149,28 @@ impl Task {
         } else {
             self.not_closed(&ask)
         }
+    }
+
+    /// Makes the change that Redis has granted. Parks while it has not said.
+    pub(super) fn settle_change(&mut self) -> Routed {
+        let awaited = self.session.change_awaited.get();
+        match awaited {
+            ChangeAwaited::None => return Routed::Done,
+            ChangeAwaited::Awaited { .. } if !self.session.is_settled() => return Routed::Park,
+            ChangeAwaited::Awaited { .. } => {}
+            ChangeAwaited::Applied(Change::Db(db)) => {
+                self.state.key.db = db;
+                self.lane = None;
+            }
+            ChangeAwaited::Applied(Change::Tracking) => {
+                if let Some(asked) = self.state.tracking_asked.take() {
+                    self.tracked(asked);
+                    self.session.is_tracked.set(self.state.tracking.is_some());
+                }
+            }
+        }
+        self.session.change_awaited.set(ChangeAwaited::None);
+        Routed::Done
     }
 
     pub(super) fn route_again(&mut self, retry: &Retry) -> Routed {
@@ -316,6 +331,8 @@ impl Task {
             link.abandon();
         }
         self.session.confirmations.set(0);
+        self.session.is_tracked.set(false);
+        self.session.invalidation_owed.set(false);
         self.lane = None;
         let session = &self.session;
         self.state = State::new(

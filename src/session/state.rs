@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::tracking::{Asked, Tracking};
 use super::transaction::Gathered;
 use crate::command::Name;
 use crate::resp::Protocol;
@@ -22,6 +23,9 @@ pub(super) struct State {
     pub(super) watch: Watch,
     pub(super) subscriptions: Subscriptions,
     pub(super) unconfirmed: Option<Unconfirmed>,
+    pub(super) tracking: Option<Tracking>,
+    /// Of a CLIENT TRACKING that Redis has not answered.
+    pub(super) tracking_asked: Option<Asked>,
     /// The dedicated connection is the session's for good: its identity has been asked for, or it tracks, or monitors.
     pub(super) pinned: Pinned,
     pub(super) admission: Admission,
@@ -64,7 +68,7 @@ pub(super) enum Pinned {
     No,
     /// Its ID, its name or its like was asked for: another connection can take its place once this one ended.
     Identity,
-    /// It is fed by the connection (MONITOR, CLIENT TRACKING): it ends with it, as it would at Redis.
+    /// It is fed by the connection (MONITOR, CLIENT TRACKING with REDIRECT): it ends with it, as it would at Redis.
     Feed,
 }
 
@@ -107,6 +111,8 @@ impl State {
             watch: Watch::None,
             subscriptions: Subscriptions::default(),
             unconfirmed: None,
+            tracking: None,
+            tracking_asked: None,
             pinned: Pinned::No,
             admission: client_password.map_or(Admission::Granted, |_| Admission::Owed),
         }
@@ -117,6 +123,7 @@ impl State {
         !matches!(self.transaction, Transaction::None)
             || self.watch != Watch::None
             || self.pinned != Pinned::No
+            || self.tracking.is_some()
             || !self.subscriptions.is_empty()
     }
 }

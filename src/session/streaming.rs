@@ -6,10 +6,12 @@ use super::pubsub::is_subscribed_mode;
 use super::route::Ask;
 use super::state::Transaction;
 use super::task::{Closing, Task};
+use super::{Home, Session};
 use crate::command::{Name, Placement};
 use crate::resp::Request;
 use crate::resp::scan::{Passed, Scanner, Stream};
 use crate::upstream::link::{InFlight, Link};
+use crate::upstream::stats::Route;
 
 /// Largest request that is gathered in memory (while it cannot be streamed, for it is to be journaled).
 const GATHERED_REQUEST_BYTES_MAX: usize = 32 << 20;
@@ -36,6 +38,23 @@ enum Alters {
 }
 
 impl Task {
+    /// Whether a request that arrives in pieces may be passed on now: nothing of the session is in flight.
+    fn may_stream(&mut self) -> bool {
+        self.session.is_settled() && self.session.retries.borrow().is_empty()
+    }
+
+    /// Opens a request that is passed on while it arrives.
+    fn open_stream(&mut self, class: InFlight) -> Rc<Link> {
+        let link = self.dedicated();
+        let session = &self.session;
+        session.home.set(Home::Link(link.id));
+        session.in_flight.set(session.in_flight.get() + 1);
+        session.local.worker().stats.routed(Route::Forwarded);
+        let recipient: Rc<Session> = Rc::clone(session);
+        link.push_streamed(recipient, session.issue(), class, session.local.turn.now_us());
+        link
+    }
+
     /// A request that has not arrived whole: beyond the size of a lane's requests it is passed on while it arrives, unless it may have to be journaled.
     pub(super) fn incomplete(&mut self, bytes: &[u8], scanner: &mut Scanner) {
         if bytes.len() <= self.session.settings.limits.lane_request_bytes_max {

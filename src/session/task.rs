@@ -13,7 +13,7 @@ use super::idle::IdleWatch;
 use super::output::{Output, Withdrawn};
 use super::state::{Pinned, State, Transaction, Watch};
 use super::streaming::Streaming;
-use super::{Home, RetryReason, SelectAwaited, Session, Settings};
+use super::{ChangeAwaited, Home, RetryReason, Session, Settings};
 use crate::outage::write::StreamIds;
 use crate::resp::Request;
 use crate::resp::scan::{Asker, Limits, Scan, Scanner};
@@ -100,7 +100,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         taken_back_since: Cell::new(None),
         blocking: Cell::new(None),
         last_write_answered: Cell::new(None),
-        select_awaited: Cell::new(SelectAwaited::None),
+        change_awaited: Cell::new(ChangeAwaited::None),
         push_part: RefCell::default(),
         dedicated: RefCell::default(),
         dedicated_ended: Cell::new(false),
@@ -109,6 +109,9 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         confirmations: Cell::new(0),
         swallowed: Cell::new(0),
         subscription_refused: Cell::new(false),
+        is_tracked: Cell::new(false),
+        invalidation_owed: Cell::new(false),
+        wakes_when_settled: Cell::new(false),
     });
     let mut task = Task {
         session: Rc::clone(&session),
@@ -154,12 +157,15 @@ impl Task {
                 self.write_blocked(cx);
             }
             self.session.parked.set(false);
+            // Nobody waits for it here.
+            let _ = self.settle_change();
             self.connection_ended();
             self.subscription_refused();
-            self.keep_subscriptions(cx);
+            self.keep_fed(cx);
             self.run(cx);
             // What was routed now may have been a SUBSCRIBE.
-            self.keep_subscriptions(cx);
+            self.keep_fed(cx);
+            self.invalidate_all();
             self.session.write();
             if self.is_over() {
                 return Poll::Ready(());
@@ -177,18 +183,6 @@ impl Task {
                 return self.idle(cx);
             }
             reads += 1;
-        }
-    }
-
-    /// Subscriptions without a connection are made upstream, now or once it is back.
-    fn keep_subscriptions(&mut self, cx: &Context<'_>) {
-        if self.state.subscriptions.is_empty() || self.awaits_answer() || self.session.dedicated.borrow().is_some() {
-            return;
-        }
-        if self.is_forwarding() {
-            self.renew_subscriptions();
-        } else {
-            self.session.local.wait(cx.waker());
         }
     }
 
@@ -483,6 +477,7 @@ impl Task {
         if is_missed {
             self.inquire();
         }
+        self.lost_its_feed();
         if self.session.confirmations.replace(0) > 0 && self.session.swallowed.get() == 0 {
             self.confirm_unconfirmed();
         }

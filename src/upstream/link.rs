@@ -8,8 +8,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
 
-use super::own_request::OwnRequest;
-use super::settings::Identity;
+use super::{own_request::OwnRequest, settings::Identity};
 use crate::resp::Protocol;
 
 /// What an upstream connection is set up for.
@@ -81,6 +80,8 @@ pub trait Recipient {
     }
     /// The dedicated connection of this recipient ended.
     fn ended(&self);
+    /// It is written to no more; what was sent on it may yet be answered.
+    fn retired(&self) {}
     /// Writes what has been gathered.
     fn flush(&self);
     /// Whether more replies may be read for it; if not, the waker is woken when that may have changed.
@@ -443,6 +444,7 @@ impl Link {
                 out.bytes.truncate(keep);
                 (unsent, requests)
             };
+            self.owner.borrow().iter().for_each(|owner| owner.retired());
             for (slot, request) in unsent.iter().zip(&requests) {
                 slot.recipient.taken_back(slot.seq, request, slot.class);
             }
