@@ -110,7 +110,10 @@
 //! - Subscriptions outlive an outage, not a Redis that closes their connection and takes the next one: that was meant for the client.
 //! - Never `+OK` unchecked: AUTH while down takes only what Redis accepted before or the configuration names.
 //! - Replies come from Redis or [`outage`], bytes in and bytes out: what passes through is framed, never decoded.
-//! - A record stores the effect, not the wish: relative expiries are absolute from acceptance on, in the upstream's time at replay.
+//! - A record stores the effect, not the wish: relative expiries are absolute from acceptance on, in the upstream's time at replay. What a rule
+//!   asks for at replay (create only, needs its key) stands in it as a *guard*, judged under WATCH before its batch is sent.
+//! - Keys answered neutrally are *tainted* until the outage ends, where a rule asks: one bounded set per upstream, behind a lock that no
+//!   forwarded command meets.
 //! - Not an error: `LOADING`, `READONLY` after a demotion, `MASTERDOWN`, `CLUSTERDOWN` mean "not executed"; the client gets what it gets when down.
 
 pub mod admin;
