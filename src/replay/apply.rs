@@ -63,19 +63,22 @@ impl Run<'_> {
     pub(super) async fn stream(&mut self, group: &Group) -> Result<(), Stop> {
         let mut batch = self.prepare(group);
         while let Some(last_seq) = batch.last_seq() {
+            // Nothing is to wait between a guard's question and the batch's EXEC.
+            if !batch.request.is_empty() {
+                let wait = self
+                    .pace
+                    .wait(batch.records.len(), self.rate_max(), self.started.elapsed());
+                if !wait.is_zero() && timeout(wait, self.replay.controls.changed()).await.is_ok() {
+                    self.restart();
+                    return Ok(());
+                }
+            }
             self.meet_guards(group, &mut batch).await?;
             self.bury_unsent(&batch).await?;
             if batch.request.is_empty() {
                 self.ack(last_seq).await?;
                 batch = self.prepare(group);
                 continue;
-            }
-            let wait = self
-                .pace
-                .wait(batch.records.len(), self.rate_max(), self.started.elapsed());
-            if !wait.is_zero() && timeout(wait, self.replay.controls.changed()).await.is_ok() {
-                self.restart();
-                return Ok(());
             }
             let sent = Instant::now();
             self.line(group).send(&batch.request).await?;

@@ -366,4 +366,6 @@ pub(super) fn bulk_text(frame: &[u8]) -> String {
 }
 
 #[cfg(test)]
+mod guard_tests;
+#[cfg(test)]
 mod tests;
