@@ -1,6 +1,6 @@
 //! `after_neutral_read`, `needs_key` and `xadd_id`.
 
-use super::support::{Client, DEADLINE, RedisServer, Tideover, array, bulk, error_text, shown};
+use super::support::{Client, DEADLINE, RedisServer, Tideover, array, bulk, error_text, shown, wait_until};
 use super::{reasons, start};
 
 const CREATE_ONLY: &str = "[[upstream.rule]]\nkeys = [\"session:*\"]\nafter_neutral_read = \"create_only\"\n";
@@ -110,20 +110,64 @@ fn what_was_written_first_decides_for_what_is_written_after_it() {
     assert_eq!(reasons(&proxy), ["would_overwrite_unseen"; 4]);
 }
 
-#[test]
-fn what_an_earlier_process_put_there_is_not_known_and_not_overwritten() {
+/// Who goes while a slow replay is in the middle of the backlog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gone {
+    Redis,
+    Tideover,
+}
+
+fn rate(proxy: &Tideover, max: &str) {
+    let path = format!("/upstreams/main/queue/rate?max={max}");
+    let (code, body) = proxy.http("POST", &path, &["X-Tideover: 1"]).unwrap();
+    assert_eq!(code, 200, "{body}");
+}
+
+/// Two writes of one key, with so many others between them, and a failure between their replays.
+fn check_halfway(gone: Gone, between: u64, expected: &str, letters: &[&str]) {
     let (mut redis, mut proxy) = start(CREATE_ONLY);
     redis.kill();
     proxy.wait_for_mode("down", DEADLINE);
-    login(&mut proxy.client());
-    proxy.restart();
-    proxy.wait_for_mode("down", DEADLINE);
-    login(&mut proxy.client());
+    let mut client = proxy.client();
+    ok(&mut client, "EXISTS session:1");
+    ok(&mut client, "SET session:1 first");
+    for n in 0..between {
+        ok(&mut client, &format!("SET other:{n} x"));
+    }
+    ok(&mut client, "SET session:1 second");
+    rate(&proxy, &between.to_string());
     redis.restart();
+    wait_until(DEADLINE, "half of the backlog", || proxy.backlog() < between / 2);
+    rate(&proxy, "1");
+    assert_eq!(redis.client().call(&["GET", "session:1"]), bulk("first"));
+    match gone {
+        Gone::Redis => {
+            redis.kill();
+            proxy.wait_for_mode("down", DEADLINE);
+            rate(&proxy, "off");
+            redis.restart();
+        }
+        Gone::Tideover => {
+            proxy.restart();
+            rate(&proxy, "off");
+        }
+    }
     proxy.wait_for_recovery();
-    // Both are in one backlog here, and the process that replays them knows both.
-    assert_eq!(redis.client().call(&["GET", "session:1"]), bulk("{}"));
-    assert_eq!(reasons(&proxy), [""; 0]);
+    assert_eq!(redis.client().call(&["GET", "session:1"]), bulk(expected), "{gone:?}");
+    assert_eq!(reasons(&proxy), letters, "{gone:?}");
+}
+
+#[test]
+fn what_was_applied_before_a_failure_is_known() {
+    check_halfway(Gone::Redis, 40, "second", &[]);
+    // By the marker.
+    check_halfway(Gone::Tideover, 40, "second", &[]);
+}
+
+#[test]
+fn what_an_earlier_process_put_there_and_forgot_is_not_overwritten() {
+    // The journal writes its checkpoint every thousand records: what stands before it is not read again.
+    check_halfway(Gone::Tideover, 4000, "first", &["would_overwrite_unseen"]);
 }
 
 #[test]
