@@ -113,7 +113,10 @@
 //! - Subscriptions outlive an outage, not a Redis that closes their connection and takes the next one: that was meant for the client.
 //! - Never `+OK` unchecked: AUTH while down takes only what Redis accepted before or the configuration names.
 //! - Replies come from Redis or [`outage`], bytes in and bytes out: what passes through is framed, never decoded.
-//! - A record stores the effect, not the wish: relative expiries are absolute from acceptance on, in the upstream's time at replay.
+//! - A record stores the effect, not the wish: relative expiries are absolute from acceptance on, in the upstream's time at replay. What a rule
+//!   asks for at replay (create only, needs its key) stands in it as a *guard*, judged under WATCH before its batch is sent.
+//! - Keys answered neutrally are *tainted* until the outage ends, where a rule asks: one bounded set per upstream, behind a lock that no
+//!   forwarded command meets.
 //! - What keeps the next connection from coming up (a name that does not resolve, refused credentials of the URL, `maxclients`, a lack of our own)
 //!   is no outage while those that are there are answered: who needs one more waits for `hold_timeout` and is told. With none left it is.
 //! - Silence begins when somebody waits and nobody is answered: the health owner asks then, not in its time. It asks for the role, too.

@@ -73,6 +73,78 @@ fn a_wrong_configuration_names_every_fault_at_once_and_exits_78() {
 }
 
 #[test]
+fn the_rules_in_effect_are_printed() {
+    let rules = "[[upstream]]\n[[upstream.rule]]\nkeys = [\"session:*\"]\nafter_neutral_read = \"create_only\"\nneeds_key = true\n\
+                 in_flight = \"error\"\n[[upstream.rule]]\ncommands = [\"xadd\"]\nxadd_id = \"accepted\"\nin_flight = \"error\"\n\
+                 [[upstream.rule]]\ncommands = [\"SET\", \"DEL\"]\nkeys = [\"own:*\"]\nin_flight = \"journal\"\n";
+    let (code, stdout, stderr) = check(rules, &[]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    for line in [
+        "after_neutral_read = \"create_only\"",
+        "needs_key = true",
+        "xadd_id = \"accepted\"",
+        "in_flight = \"journal\"",
+    ] {
+        assert_eq!(
+            stdout.lines().filter(|known| *known == line).count(),
+            1,
+            "{line} in\n{stdout}"
+        );
+    }
+    assert!(!stdout.contains("\"error\""), "a default was printed\n{stdout}");
+}
+
+#[test]
+fn rules_that_cannot_work_are_named_at_once_with_key_value_and_reason() {
+    let (code, _, stderr) = check(
+        r#"[[upstream]]
+[[upstream.rule]]
+commands = ["LPOP", "BLPOP", "GET"]
+keys = ["q"]
+when_down = "queue"
+[[upstream.rule]]
+commands = ["SET"]
+keys = ["n"]
+when_down = "neutral"
+[[upstream.rule]]
+commands = ["DEL"]
+keys = ["a:*"]
+needs_key = true
+after_neutral_read = "refuse"
+xadd_id = "accepted"
+[[upstream.rule]]
+commands = ["RPUSH"]
+in_flight = "journal"
+[[upstream.rule]]
+commands = ["INCR"]
+when_down = "queue"
+reply = "+OK"
+[[upstream.rule]]
+commands = ["RPUSH"]
+keys = ["jobs"]
+when_down = "error"
+"#,
+        &[],
+    );
+    assert_eq!(code, Some(78));
+    let expected = [
+        "rule[0].commands = \"LPOP\": is never queued: nobody knows while down what it would hand out",
+        "rule[0].commands = \"BLPOP\": is never queued: its client waits for what it is given",
+        "rule[0].commands = \"GET\": is never queued: it writes nothing",
+        "rule[1].commands = \"SET\": has no neutral reply: say with `reply` what its client is told, or queue it",
+        "rule[2].after_neutral_read = \"refuse\": DEL writes no whole value",
+        "rule[2].needs_key = true: DEL adds to no key and changes none that must exist",
+        "rule[2].xadd_id = \"accepted\": DEL is not XADD",
+        "rule[3].in_flight = \"journal\": RPUSH is never the same when it is done twice, so it is never journaled when it may have been done",
+        "rule[4].reply = \"+OK\": INCR answers an integer, and a client that waits for one fails on this",
+        "rule[5].keys = [\"jobs\"]: never matches: rule[3] takes everything before it",
+    ];
+    let lines: Vec<&str> = stderr.lines().collect();
+    let expected = expected.map(|line| format!("upstream[0].{line}"));
+    assert_eq!(lines, expected);
+}
+
+#[test]
 fn run_refuses_a_wrong_configuration_too() {
     for args in [
         ["run", "--upstream", "redis+sentinel://h"].as_slice(),

@@ -210,17 +210,8 @@ pub(super) fn size_text(bytes: u64) -> String {
     }
 }
 
-/// A key whose other meanings are known, but not built: only its default may stand there.
-pub(super) fn only_built<'w>(default: &'w Value, not_built: &'w [Value]) -> impl FnOnce(&Value) -> Result<(), String> {
-    move |value| {
-        if value == default {
-            Ok(())
-        } else if not_built.contains(value) {
-            Err("not built yet".to_owned())
-        } else {
-            Err(format!("must be {default}"))
-        }
-    }
+pub(super) fn boolean(value: &Value) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| must_be("true or false"))
 }
 
 /// One of several words.

@@ -2,8 +2,8 @@
 
 use toml::Value;
 
-use super::raw::{Section, one_of, only_built, string, strings, word};
-use crate::outage::rules::{RuleSettings, Rules, WhenDown};
+use super::raw::{Section, boolean, one_of, string, strings, word};
+use crate::outage::rules::{AfterNeutralRead, Care, CaughtInFlight, NeedsKey, RuleSettings, Rules, WhenDown, XaddId};
 
 const NO_COMMANDS: &str =
     "missing: a rule names commands; keys alone are enough where it neither queues nor has a reply";
@@ -14,7 +14,7 @@ pub(super) fn rules(sections: Vec<Section<'_>>, parent: &Section<'_>) -> Rules {
     Rules::new(settings).unwrap_or_else(|errors| {
         for error in errors {
             let key = format!("rule[{}].{}", error.rule, error.key);
-            parent.fault(&key, Some(format!("{:?}", error.value)), error.reason);
+            parent.fault(&key, Some(error.value), error.reason);
         }
         Rules::default()
     })
@@ -30,24 +30,30 @@ fn rule(mut section: Section<'_>) -> RuleSettings {
     if !has_commands && (!has_keys || when_down == Some(WhenDown::Queue) || reply.is_some()) {
         section.fault("commands", None, NO_COMMANDS);
     }
-    not_built(&mut section);
+    let care = care(&mut section);
     section.finish();
     RuleSettings {
         commands: commands.unwrap_or_default(),
         keys: keys.unwrap_or_default(),
         when_down,
         reply,
+        care,
     }
 }
 
-/// Keys whose defaults may be said, so that nobody believes in what is not there yet.
-fn not_built(section: &mut Section<'_>) {
-    let text = |text: &str| Value::String(text.to_owned());
-    section.optional("in_flight", only_built(&text("error"), &[text("journal")]));
-    let others = [text("create_only"), text("refuse")];
-    section.optional("after_neutral_read", only_built(&text("overwrite"), &others));
-    section.optional("needs_key", only_built(&Value::Boolean(false), &[Value::Boolean(true)]));
-    section.optional("xadd_id", only_built(&text("provisional"), &[text("accepted")]));
+fn care(section: &mut Section<'_>) -> Care {
+    let default = Care::default();
+    let needs_key = section.get("needs_key", false, boolean);
+    Care {
+        in_flight: section.get("in_flight", default.in_flight, one_of(&CaughtInFlight::WORDS)),
+        after_neutral_read: section.get(
+            "after_neutral_read",
+            default.after_neutral_read,
+            one_of(&AfterNeutralRead::WORDS),
+        ),
+        needs_key: if needs_key { NeedsKey::Yes } else { NeedsKey::No },
+        xadd_id: section.get("xadd_id", default.xadd_id, one_of(&XaddId::WORDS)),
+    }
 }
 
 /// The words of a rule, for the effective configuration.
@@ -57,7 +63,15 @@ pub(super) fn table(rule: &RuleSettings) -> toml::Table {
         keys,
         when_down,
         reply,
+        care,
     } = rule;
+    let Care {
+        in_flight,
+        after_neutral_read,
+        needs_key,
+        xadd_id,
+    } = *care;
+    let default = Care::default();
     let mut table = toml::Table::new();
     let strings = |texts: &[String]| Value::Array(texts.iter().cloned().map(Value::String).collect());
     for (key, texts) in [("commands", commands), ("keys", keys)] {
@@ -70,6 +84,25 @@ pub(super) fn table(rule: &RuleSettings) -> toml::Table {
         if let Some(text) = text {
             table.insert(key.to_owned(), Value::String(text.clone()));
         }
+    }
+    let cared = [
+        (
+            "in_flight",
+            word(&CaughtInFlight::WORDS, in_flight),
+            in_flight != default.in_flight,
+        ),
+        (
+            "after_neutral_read",
+            word(&AfterNeutralRead::WORDS, after_neutral_read),
+            after_neutral_read != default.after_neutral_read,
+        ),
+        ("xadd_id", word(&XaddId::WORDS, xadd_id), xadd_id != default.xadd_id),
+    ];
+    for (key, text, _) in cared.into_iter().filter(|(_, _, is_said)| *is_said) {
+        table.insert(key.to_owned(), Value::String(text.to_owned()));
+    }
+    if needs_key == NeedsKey::Yes {
+        table.insert("needs_key".to_owned(), Value::Boolean(true));
     }
     table
 }

@@ -108,7 +108,8 @@ fn the_effective_configuration_loads_as_the_same_settings() {
     let text = "workers = 3\n[log]\nformat = \"json\"\n[limits]\nbulk = \"1000001B\"\n[[upstream]]\nname = \"a\"\n\
         listen = \"unix:/run/a\"\nurl = \"unix:///r%20x?db=3\"\n[upstream.queue]\nfsync = \"no\"\nmax_age = \"1h\"\n\
         [[upstream.rule]]\ncommands = [\"object  freq\"]\nwhen_down = \"neutral\"\nreply = \"$-1\"\nneeds_key = false\n\
-        [[upstream.rule]]\nkeys = [\"lock:*\"]\nwhen_down = \"error\"\n[[upstream]]\nname = \"b\"";
+        [[upstream.rule]]\nkeys = [\"lock:*\"]\nwhen_down = \"error\"\n[[upstream.rule]]\nkeys = [\"s:*\"]\n\
+        in_flight = \"journal\"\nafter_neutral_read = \"refuse\"\nneeds_key = true\nxadd_id = \"accepted\"\n[[upstream]]\nname = \"b\"";
     let settings = load_file(text).unwrap();
     assert_eq!(load_file(&effective(&settings)), Ok(settings));
     assert_eq!(load_file(&effective(&Settings::default())), Ok(Settings::default()));
@@ -362,8 +363,9 @@ fn rules_that_ask_for_what_cannot_be_are_faults() {
     check_faults(
         &rule("commands = [\"INCR\", \"LPOP\"]\nwhen_down = \"queue\""),
         &[
-            "upstream[0].rule[0].commands = \"INCR\": is queued only with a reply",
-            "upstream[0].rule[0].commands = \"LPOP\": is never queued",
+            "upstream[0].rule[0].commands = \"INCR\": is queued only with a reply: what it answers decides something, and \
+             the table cannot know it",
+            "upstream[0].rule[0].commands = \"LPOP\": is never queued: nobody knows while down what it would hand out",
         ],
     );
     check_faults(
@@ -377,25 +379,25 @@ fn rules_that_ask_for_what_cannot_be_are_faults() {
 }
 
 #[test]
-fn rule_keys_that_are_not_built_take_only_their_defaults() {
-    let rule = |text: &str| format!("[[upstream]]\n[[upstream.rule]]\ncommands = [\"XADD\"]\n{text}");
-    for not_built in [
-        "in_flight = \"journal\"",
-        "after_neutral_read = \"create_only\"",
-        "after_neutral_read = \"refuse\"",
-        "needs_key = true",
-        "xadd_id = \"accepted\"",
-    ] {
-        check_faults(
-            &rule(not_built),
-            &[&format!("upstream[0].rule[0].{not_built}: not built yet")],
-        );
-    }
+fn every_rule_key_that_cannot_work_is_named_with_its_value_and_the_reason() {
+    let rule = |text: &str| format!("[[upstream]]\n[[upstream.rule]]\n{text}");
     check_faults(
-        &rule("in_flight = \"never\"\nneeds_key = 1"),
+        &rule("commands = [\"HSET\"]\nin_flight = \"never\"\nneeds_key = 1\nxadd_id = \"x\""),
         &[
-            "upstream[0].rule[0].in_flight = \"never\": must be \"error\"",
-            "upstream[0].rule[0].needs_key = 1: must be false",
+            "upstream[0].rule[0].needs_key = 1: must be true or false",
+            "upstream[0].rule[0].in_flight = \"never\": must be one of \"error\", \"journal\"",
+            "upstream[0].rule[0].xadd_id = \"x\": must be one of \"provisional\", \"accepted\"",
+        ],
+    );
+    check_faults(
+        &rule(
+            "commands = [\"INCR\"]\nin_flight = \"journal\"\nneeds_key = true\n[[upstream.rule]]\n\
+             commands = [\"INCR\"]\nkeys = [\"a\"]\n",
+        ),
+        &[
+            "upstream[0].rule[0].in_flight = \"journal\": INCR is journaled only with when_down = \"queue\" and a reply",
+            "upstream[0].rule[0].needs_key = true: INCR is journaled only with when_down = \"queue\" and a reply",
+            "upstream[0].rule[1].keys = [\"a\"]: never matches: rule[0] takes everything before it",
         ],
     );
 }

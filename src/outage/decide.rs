@@ -34,6 +34,14 @@ macro_rules! decisions {
 use Decision::{Hold as H, Neutral as N};
 use Decision::{NotApplied, NotExecuted, Session, SessionIfBare, UnknownSubcommand, Write};
 
+/// Whether a command is answered without a word of the upstream's, and without a rule's.
+pub(super) fn has_neutral_reply(name: Name) -> bool {
+    match decision(name) {
+        Session | SessionUnless(_) | SessionIfBare | N(_) | H(_) => true,
+        UnknownSubcommand | Write | NotApplied | NotExecuted => false,
+    }
+}
+
 decisions! {
     Session =>
         Hello Auth Select Quit Reset Multi Exec Discard Unwatch Ping Echo Time Info Role Readonly Readwrite Asking

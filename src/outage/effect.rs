@@ -13,6 +13,18 @@ pub enum EffectKind {
     Relative,
 }
 
+/// What an effect asks for when it is replayed; where that is not so, its record becomes a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    None,
+    /// Nothing; but from then on the keys that it writes are known to hold what this backlog put there.
+    Claims,
+    /// Its keys do not exist, or hold what this backlog put there.
+    CreateOnly,
+    /// Its keys exist.
+    NeedsKey,
+}
+
 /// A time that was relative when the write was accepted: a bulk string with the absolute time (milliseconds) is
 /// inserted into the command at replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

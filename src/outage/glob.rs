@@ -36,6 +36,15 @@ impl Glob {
         Self(tokens)
     }
 
+    /// Whether it matches everything that the other one matches; `false` where that is not plain to see.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        self == other
+            || self
+                .0
+                .split_last()
+                .is_some_and(|(last, head)| *last == Token::Many && other.0.starts_with(head))
+    }
+
     /// At most tokens × bytes steps.
     pub(super) fn matches(&self, text: &[u8]) -> bool {
         let (mut token, mut byte) = (0, 0);
@@ -146,6 +155,23 @@ mod tests {
                 expected,
                 "{pattern:?} on {text:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_glob_covers_what_begins_like_it() {
+        for (one, other, expected) in [
+            ("*", "a", true),
+            ("*", "*", true),
+            ("a:*", "a:b:*", true),
+            ("a:*", "a:", true),
+            ("a?*", "a?b", true),
+            ("a:*", "a*", false),
+            ("a:b", "a:*", false),
+            ("a?", "ab", false),
+        ] {
+            let covers = Glob::new(one.as_bytes()).covers(&Glob::new(other.as_bytes()));
+            assert_eq!(covers, expected, "{one:?} over {other:?}");
         }
     }
 

@@ -13,6 +13,7 @@ mod neutral;
 pub mod payload;
 mod refuse;
 pub mod rules;
+pub mod tainted;
 pub mod write;
 
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::resp::{self, Protocol, Request};
 
 use decide::{Decision, decision};
 use neutral::{Call, Fault};
-pub use refuse::{not_applied, not_executed};
+pub use refuse::{not_applied, not_applied_unseen, not_executed};
 
 /// What becomes of a request while the upstream is down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,22 +6,27 @@
 //! varint  length of the identity, then its bytes (user name; empty: the URL's credentials)
 //! varint  number of effects, at least 1; more than 1: a transaction, replayed as one
 //! per effect:
-//!   byte    bit 0: relative, bit 1: has a deadline
+//!   byte    bit 0: relative, bit 1: has a deadline, bits 2 and 3: its guard (0 none, 1 claims, 2 create only, 3 needs its key)
 //!   [varint offset in the command, 8 bytes after_ms, little-endian]   with a deadline only
 //!   varint  length of the command, then its bytes
 //! ```
-//! Varints are LEB128, at most 64 bits. Nothing follows the last effect. Checksums are the journal's.
+//! Varints are LEB128, at most 64 bits. Nothing follows the last effect. Checksums are the journal's. Records from before there were guards
+//! have none; a version that does not know them keeps guarded records as dead letters, unapplied.
 
 use std::borrow::Cow;
 
 use thiserror::Error;
 
-use super::effect::{Deadline, Effect, EffectKind};
+use super::effect::{Deadline, Effect, EffectKind, Guard};
 use crate::resp::write;
 
 const VERSION: u8 = 1;
 const RELATIVE: u8 = 1;
 const HAS_DEADLINE: u8 = 2;
+const GUARD: u8 = 12;
+const CLAIMS: u8 = 4;
+const CREATE_ONLY: u8 = 8;
+const NEEDS_KEY: u8 = 12;
 
 /// The session's side of a record: the database and the identity that it is replayed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,25 +54,41 @@ pub enum PayloadError {
     Trailing,
 }
 
-/// Appends one record's payload to `out`. `effects` must not be empty.
+/// Appends one record's payload to `out`, without guards. `effects` must not be empty.
 pub fn encode(origin: Origin<'_>, effects: &[Effect<'_>], out: &mut Vec<u8>) {
-    debug_assert!(!effects.is_empty(), "a record has at least one effect");
-    let commands_bytes: usize = effects.iter().map(|effect| effect.command.len() + 32).sum();
+    encode_guarded(origin, effects.iter().map(|effect| (effect, Guard::None)), out);
+}
+
+/// Appends one record's payload to `out`. `effects` must not be empty.
+pub fn encode_guarded<'e, 'c: 'e>(
+    origin: Origin<'_>,
+    effects: impl ExactSizeIterator<Item = (&'e Effect<'c>, Guard)> + Clone,
+    out: &mut Vec<u8>,
+) {
+    debug_assert!(effects.len() > 0, "a record has at least one effect");
+    let commands_bytes: usize = effects.clone().map(|(effect, _)| effect.command.len() + 32).sum();
     out.reserve(commands_bytes + origin.identity.len() + 16);
     out.push(VERSION);
     varint(out, u64::from(origin.db));
     varint(out, origin.identity.len() as u64);
     out.extend_from_slice(origin.identity);
     varint(out, effects.len() as u64);
-    for effect in effects {
+    for (effect, guard) in effects {
         let relative = match effect.kind {
             EffectKind::Absolute => 0,
             EffectKind::Relative => RELATIVE,
         };
+        let flags = relative
+            | match guard {
+                Guard::None => 0,
+                Guard::Claims => CLAIMS,
+                Guard::CreateOnly => CREATE_ONLY,
+                Guard::NeedsKey => NEEDS_KEY,
+            };
         match effect.deadline {
-            None => out.push(relative),
+            None => out.push(flags),
             Some(deadline) => {
-                out.push(relative | HAS_DEADLINE);
+                out.push(flags | HAS_DEADLINE);
                 varint(out, u64::from(deadline.offset));
                 out.extend_from_slice(&deadline.after_ms.to_le_bytes());
             }
@@ -95,10 +116,13 @@ pub fn decode(bytes: &[u8]) -> Result<Payload<'_>, PayloadError> {
     }
     let effects = reader.0;
     let mut kind = EffectKind::Absolute;
+    let mut is_guarded = false;
     for _ in 0..commands {
-        if reader.effect()?.kind == EffectKind::Relative {
+        let (effect, guard) = reader.effect()?;
+        if effect.kind == EffectKind::Relative {
             kind = EffectKind::Relative;
         }
+        is_guarded |= guard != Guard::None;
     }
     if !reader.0.is_empty() {
         return Err(PayloadError::Trailing);
@@ -107,6 +131,7 @@ pub fn decode(bytes: &[u8]) -> Result<Payload<'_>, PayloadError> {
         origin: Origin { db, identity },
         commands,
         kind,
+        is_guarded,
         effects,
     })
 }
@@ -117,6 +142,7 @@ pub struct Payload<'a> {
     origin: Origin<'a>,
     commands: usize,
     kind: EffectKind,
+    is_guarded: bool,
     effects: &'a [u8],
 }
 
@@ -154,8 +180,19 @@ impl<'a> Payload<'a> {
         self.kind
     }
 
+    /// Whether any of its effects asks for something at replay.
+    #[must_use]
+    pub fn is_guarded(&self) -> bool {
+        self.is_guarded
+    }
+
     /// The effects in order.
     pub fn effects(&self) -> impl Iterator<Item = Effect<'a>> + use<'a> {
+        self.guarded_effects().map(|(effect, _)| effect)
+    }
+
+    /// The effects in order, each with what it asks for.
+    pub fn guarded_effects(&self) -> impl Iterator<Item = (Effect<'a>, Guard)> + use<'a> {
         let mut reader = Reader(self.effects);
         std::iter::from_fn(move || reader.effect().ok())
     }
@@ -172,16 +209,21 @@ impl<'a> Payload<'a> {
     pub fn render(&self, age_ms: u64, upstream_now_ms: i64, out: &mut Vec<u8>) {
         out.reserve(self.effects.len());
         for effect in self.effects() {
-            let Some(deadline) = effect.deadline else {
-                out.extend_from_slice(&effect.command);
-                continue;
-            };
-            let (head, tail) = effect.command.split_at(deadline.offset as usize);
-            out.extend_from_slice(head);
-            bulk_decimal(out, deadline.at_ms(age_ms, upstream_now_ms));
-            out.extend_from_slice(tail);
+            render(&effect, age_ms, upstream_now_ms, out);
         }
     }
+}
+
+/// Appends one command as it is sent. The deadline's place must be inside the command.
+pub fn render(effect: &Effect<'_>, age_ms: u64, upstream_now_ms: i64, out: &mut Vec<u8>) {
+    let Some(deadline) = effect.deadline else {
+        out.extend_from_slice(&effect.command);
+        return;
+    };
+    let (head, tail) = effect.command.split_at(deadline.offset as usize);
+    out.extend_from_slice(head);
+    bulk_decimal(out, deadline.at_ms(age_ms, upstream_now_ms));
+    out.extend_from_slice(tail);
 }
 
 /// `$len n`, without a temporary buffer; `n` is positive.
@@ -246,11 +288,17 @@ impl<'a> Reader<'a> {
         self.take(len)
     }
 
-    fn effect(&mut self) -> Result<Effect<'a>, PayloadError> {
+    fn effect(&mut self) -> Result<(Effect<'a>, Guard), PayloadError> {
         let flags = self.byte()?;
-        if flags & !(RELATIVE | HAS_DEADLINE) != 0 {
+        if flags & !(RELATIVE | HAS_DEADLINE | GUARD) != 0 {
             return Err(PayloadError::Flags(flags));
         }
+        let guard = match flags & GUARD {
+            CLAIMS => Guard::Claims,
+            CREATE_ONLY => Guard::CreateOnly,
+            NEEDS_KEY => Guard::NeedsKey,
+            _ => Guard::None,
+        };
         let deadline = if flags & HAS_DEADLINE == 0 {
             None
         } else {
@@ -266,7 +314,7 @@ impl<'a> Reader<'a> {
         if deadline.is_some_and(|deadline| deadline.offset as usize > command.len()) {
             return Err(PayloadError::Offset);
         }
-        Ok(Effect {
+        let effect = Effect {
             kind: if flags & RELATIVE == 0 {
                 EffectKind::Absolute
             } else {
@@ -274,7 +322,8 @@ impl<'a> Reader<'a> {
             },
             command: Cow::Borrowed(command),
             deadline,
-        })
+        };
+        Ok((effect, guard))
     }
 }
 
@@ -305,16 +354,31 @@ mod tests {
             })
     }
 
+    fn guard() -> impl Strategy<Value = Guard> {
+        proptest::sample::select(vec![Guard::None, Guard::Claims, Guard::CreateOnly, Guard::NeedsKey])
+    }
+
+    #[test]
+    fn a_record_from_before_there_were_guards_has_none() {
+        let old = b"\x01\x03\x00\x01\x01\x14*1\r\n$10\r\nFLUSHALLXX\r\n";
+        let mut bytes = old.to_vec();
+        bytes[5] = u8::try_from(old.len() - 6).unwrap();
+        let payload = decode(&bytes).unwrap();
+        assert!(!payload.is_guarded());
+        assert_eq!((payload.db(), payload.kind()), (3, EffectKind::Relative));
+    }
+
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded_and_no_prefix_of_it(
             db in any::<u32>(),
             identity in proptest::collection::vec(any::<u8>(), 0..300),
-            effects in proptest::collection::vec(effect(), 1..6),
+            guarded in proptest::collection::vec((effect(), guard()), 1..6),
         ) {
             let mut bytes = Vec::new();
             let origin = Origin { db, identity: &identity };
-            encode(origin, &effects, &mut bytes);
+            encode_guarded(origin, guarded.iter().map(|(effect, guard)| (effect, *guard)), &mut bytes);
+            let effects: Vec<Effect<'_>> = guarded.iter().map(|(effect, _)| effect.clone()).collect();
             let payload = decode(&bytes).unwrap();
             prop_assert_eq!(payload.origin(), origin);
             prop_assert_eq!(payload.commands(), effects.len());
@@ -322,6 +386,8 @@ mod tests {
             prop_assert_eq!(payload.effects().collect::<Vec<_>>(), effects.clone());
             let relative = effects.iter().any(|effect| effect.kind == EffectKind::Relative);
             prop_assert_eq!(payload.kind() == EffectKind::Relative, relative);
+            prop_assert_eq!(payload.guarded_effects().collect::<Vec<_>>(), guarded.clone());
+            prop_assert_eq!(payload.is_guarded(), guarded.iter().any(|(_, guard)| *guard != Guard::None));
             for end in 0..bytes.len() {
                 prop_assert!(decode(&bytes[..end]).is_err(), "a prefix of {} bytes was accepted", end);
             }
@@ -376,6 +442,6 @@ mod tests {
     fn another_format_is_named() {
         assert_eq!(decode(&[9, 0, 0, 1, 0, 0]), Err(PayloadError::Version(9)));
         assert_eq!(decode(&[1, 0, 0, 0]), Err(PayloadError::Empty));
-        assert_eq!(decode(&[1, 0, 0, 1, 4, 0]), Err(PayloadError::Flags(4)));
+        assert_eq!(decode(&[1, 0, 0, 1, 16, 0]), Err(PayloadError::Flags(16)));
     }
 }

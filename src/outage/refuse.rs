@@ -13,6 +13,16 @@ pub fn not_applied(out: &mut Vec<u8>, name: &str, upstream_name: &str) {
     );
 }
 
+/// `-UNAVAILABLE SET was not applied: …`, for a whole-value write to a key that a read was told is not there. `name` holds no line break.
+pub fn not_applied_unseen(out: &mut Vec<u8>, name: &str, upstream_name: &str) {
+    write::error(
+        out,
+        &format!(
+            "UNAVAILABLE {name} was not applied: upstream \"{upstream_name}\" is down, and what the key holds there was not seen"
+        ),
+    );
+}
+
 /// `-UNAVAILABLE EVAL_RO was not executed: upstream "main" is down`, for everything else. `name` holds no line break.
 pub fn not_executed(out: &mut Vec<u8>, name: &str, upstream_name: &str) {
     write::error(

@@ -24,7 +24,7 @@ impl Run<'_> {
         if record.seq > done_seq && !self.dead.contains(&record.seq) {
             if is_too_old(&record, age_ms, self.age_max_ms()) {
                 self.bury(&record, "too_old", "older than queue.max_age").await?;
-            } else if payload.kind() == EffectKind::Relative {
+            } else if payload.kind() == EffectKind::Relative || payload.is_guarded() {
                 let user = String::from_utf8_lossy(&group.identity);
                 return Err(Stop::Halt(format!(
                     "user {user:?} has no right to MULTI or the marker, and a write that must not be applied twice waits"

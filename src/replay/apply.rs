@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio::time::timeout;
 
-use super::batch::{self, Answer, Batch, Exec, Fate, Group, Now, Terms, age_ms, build};
+use super::batch::{self, Answer, Batch, Exec, Fate, Group, Now, Presence, Terms, Unmet, age_ms, build, text_of_error};
 use super::enter::is_out_of_memory;
 use super::kept::Pause;
 use super::line::trouble_of;
@@ -18,6 +18,9 @@ use crate::breaker::{ErrorClass, Failure, ReplayEffect, Trouble};
 use crate::journal::{DeadLetter, Mark, Record};
 use crate::telemetry;
 use crate::upstream::clock::{mono_ms, upstream_ms, wall_ms};
+
+/// Guarded records in one batch.
+pub(super) const GUARDS_MAX: usize = 256;
 
 impl Run<'_> {
     fn rate_max(&self) -> Option<NonZeroU32> {
@@ -51,6 +54,7 @@ impl Run<'_> {
             age_max_ms: self.age_max_ms(),
             now: self.now(),
             commands_max: self.pace.commands_max(self.rate_max()),
+            guards_max: self.guards_max,
         };
         build(&mut self.source.records, &terms)
     }
@@ -59,18 +63,22 @@ impl Run<'_> {
     pub(super) async fn stream(&mut self, group: &Group) -> Result<(), Stop> {
         let mut batch = self.prepare(group);
         while let Some(last_seq) = batch.last_seq() {
+            // Nothing is to wait between a guard's question and the batch's EXEC.
+            if !batch.request.is_empty() {
+                let wait = self
+                    .pace
+                    .wait(batch.records.len(), self.rate_max(), self.started.elapsed());
+                if !wait.is_zero() && timeout(wait, self.replay.controls.changed()).await.is_ok() {
+                    self.restart();
+                    return Ok(());
+                }
+            }
+            self.meet_guards(group, &mut batch).await?;
             self.bury_unsent(&batch).await?;
             if batch.request.is_empty() {
                 self.ack(last_seq).await?;
                 batch = self.prepare(group);
                 continue;
-            }
-            let wait = self
-                .pace
-                .wait(batch.records.len(), self.rate_max(), self.started.elapsed());
-            if !wait.is_zero() && timeout(wait, self.replay.controls.changed()).await.is_ok() {
-                self.restart();
-                return Ok(());
             }
             let sent = Instant::now();
             self.line(group).send(&batch.request).await?;
@@ -80,7 +88,7 @@ impl Run<'_> {
             let replies = self.line(group).replies(batch::replies(batch.commands)).await?;
             self.pace.took(batch.commands, sent.elapsed());
             let answer = batch::parse(&replies, batch.commands).ok_or(Trouble::Soft(Failure::Protocol))?;
-            self.judge(group, &batch, answer).await?;
+            self.judge(group, &mut batch, answer).await?;
             if self.current.is_none() || self.replay.controls.pause() == Pause::Paused {
                 self.restart();
                 return Ok(());
@@ -90,11 +98,36 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Asks what guarded records want to know, under WATCH until the batch's EXEC, and takes out those that must not be sent.
+    async fn meet_guards(&mut self, group: &Group, batch: &mut Batch) -> Result<(), Stop> {
+        self.replay.ours.add(group.db, &mut batch.claimed);
+        let mut answers = Vec::new();
+        if let Some((request, count)) = batch.question() {
+            for reply in self.line(group).ask(&request, count).await? {
+                answers.push(match text_of_error(&reply) {
+                    None if reply == b":1\r\n" => Presence::There,
+                    None => Presence::Absent,
+                    Some(error) if ErrorClass::of(error.as_bytes()) == ErrorClass::Permission => Presence::NotPermitted,
+                    Some(error) => return Err(refused(&error)),
+                });
+            }
+            // Nothing is known of keys that are not watched.
+            if answers.remove(0) == Presence::NotPermitted {
+                answers.fill(Presence::NotPermitted);
+            }
+        }
+        batch.settle(&answers, group.db, &self.replay.ours, &self.replay.marker_key);
+        Ok(())
+    }
+
     /// What the replies to a batch mean. Afterwards `current` is unset where the next batch must not simply follow.
-    async fn judge(&mut self, group: &Group, batch: &Batch, answer: Answer) -> Result<(), Stop> {
+    async fn judge(&mut self, group: &Group, batch: &mut Batch, answer: Answer) -> Result<(), Stop> {
         let errors = match answer.exec {
             Exec::Applied { errors } => errors,
             Exec::Moved => {
+                if batch.is_guarded() {
+                    self.guards_max = (self.guards_max / 4).max(1);
+                }
                 self.current = None;
                 return Ok(());
             }
@@ -103,6 +136,8 @@ impl Run<'_> {
                 return self.refused_at_queueing(group, batch, &answer.refused, &error).await;
             }
         };
+        self.replay.ours.add(group.db, &mut batch.claims);
+        self.guards_max = (self.guards_max * 2).min(GUARDS_MAX);
         for (place, error) in &errors {
             let class = ErrorClass::of(error.as_bytes());
             if let (Some(record), true) = (batch.record_at(*place), class.replay_effect() != ReplayEffect::Done) {
@@ -195,6 +230,17 @@ impl Run<'_> {
                 Fate::Unreadable => {
                     self.bury(record, "unreadable", "the record cannot be read by this version")
                         .await?;
+                }
+                Fate::Unmet(unmet) => {
+                    let (reason, error) = match unmet {
+                        Unmet::WouldOverwriteUnseen => (
+                            "would_overwrite_unseen",
+                            "a read of the key was answered neutrally, and it holds something that this backlog did not put there",
+                        ),
+                        Unmet::KeyGone => ("key_gone", "the key that it needs does not exist any more"),
+                        Unmet::NotPermitted => ("no_permission", "the user may not ask whether the key exists"),
+                    };
+                    self.bury(record, reason, error).await?;
                 }
             }
         }

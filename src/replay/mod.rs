@@ -8,6 +8,8 @@
 //! Invariants
 //! - One batch is in flight. It holds records of one identity and one database, which is selected and checked before MULTI.
 //! - The journal's checkpoint passes a record when the upstream has confirmed it, or a dead letter of it is durable.
+//! - A guarded record (`batch/guards.rs`) is judged under WATCH. If its guard is not met it is a dead letter before its batch is sent: what a batch
+//!   that was applied held, was applied, also when nobody heard of it.
 //! - After anything but the expected replies the marker is read again and the backlog from the checkpoint on.
 //!
 //! What no marker can help: a redis-server whose AOF ends in the middle of a command inside MULTI (a kill or a power cut tore its write) cuts
@@ -77,6 +79,8 @@ pub struct Replay {
     marker_key: Vec<u8>,
     /// Live writes may have run since the records up to this one were confirmed. Nothing before the first look at the checkpoint.
     live_since_seq: Option<u64>,
+    /// What the backlog of this outage has put there so far.
+    ours: batch::Ours,
 }
 
 impl Replay {
@@ -90,6 +94,7 @@ impl Replay {
             controls,
             marker_key,
             live_since_seq: None,
+            ours: batch::Ours::default(),
         }
     }
 
@@ -101,6 +106,7 @@ impl Replay {
         let outcome = Box::pin(run::run(self, conversation, facts)).await;
         match outcome {
             Ok(()) => {
+                self.ours.clear();
                 self.controls.update(|status| {
                     status.last_error = None;
                     status.identities_waiting.clear();

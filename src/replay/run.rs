@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::Replay;
+use super::apply::GUARDS_MAX;
 use super::batch::{Group, command};
 use super::enter::Entered;
 use super::fence::fence;
@@ -87,6 +88,7 @@ pub(super) struct Run<'a> {
     pub(super) current: Option<Group>,
     pub(super) incarnations: Incarnations,
     pub(super) pace: Pace,
+    pub(super) guards_max: usize,
     pub(super) started: Instant,
     /// The answer to the last confirmation, taken before the next.
     pub(super) confirming: Option<oneshot::Receiver<Result<Moved, ReplayedError>>>,
@@ -134,6 +136,7 @@ pub(super) async fn run(replay: &mut Replay, conversation: Conversation, facts: 
         current: None,
         incarnations: Incarnations::default(),
         pace: Pace::new(),
+        guards_max: GUARDS_MAX,
         started: Instant::now(),
         confirming: None,
         acked_seq: 0,

@@ -44,12 +44,13 @@ pub(super) fn all(settings: &Settings, workers: usize) -> Result<(Vec<Opened>, V
     let mut all = Vec::new();
     for upstream in &settings.upstreams {
         let opened = one(settings, upstream, workers)?;
+        let memory = Arc::new(session::OutageMemory::default());
         for (index, parts) in parts.iter_mut().enumerate() {
             let owner = opened.owner.clone();
             parts.push(Part {
                 shared: Arc::clone(&opened.shared),
                 owner: owner.clone(),
-                session: session_settings(settings, upstream),
+                session: session_settings(settings, upstream, Arc::clone(&memory)),
                 confirm: Box::new(move |generation| owner.confirm(index, generation)),
             });
         }
@@ -178,7 +179,11 @@ fn tell(upstream: &str, report: &journal::OpenReport) {
     }
 }
 
-fn session_settings(settings: &Settings, upstream: &UpstreamSettings) -> session::Settings {
+fn session_settings(
+    settings: &Settings,
+    upstream: &UpstreamSettings,
+    memory: Arc<session::OutageMemory>,
+) -> session::Settings {
     let limits = &settings.limits;
     session::Settings {
         limits: session::Limits {
@@ -195,6 +200,7 @@ fn session_settings(settings: &Settings, upstream: &UpstreamSettings) -> session
         },
         client_password: upstream.client_password.clone(),
         rules: upstream.rules.clone(),
+        memory,
     }
 }
 

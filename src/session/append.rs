@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -14,6 +14,7 @@ use crate::journal::owner::{Batch, OwnerHandle, Payloads, Settled};
 use crate::upstream::clock::{mono_ms, wall_ms};
 use crate::upstream::link::{InFlight, Recipient};
 use crate::upstream::local::Local;
+use crate::upstream::stats;
 
 /// Batches with the owner at once: one is written while the next is gathered.
 const BATCHES_MAX: usize = 2;
@@ -28,6 +29,17 @@ struct Ack {
     seq: u64,
     reply: Range<usize>,
     request: Range<usize>,
+    before: Before,
+}
+
+/// What was done with a write before it was journaled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    NotSent,
+    /// It was sent, and its reply was lost then.
+    MayBeApplied {
+        since: Instant,
+    },
 }
 
 #[derive(Default)]
@@ -101,18 +113,18 @@ impl Appender {
         self.gathered.borrow().payloads.bytes_len() > GATHERED_BYTES_MAX
     }
 
-    /// Gathers one record. `reply` is sent once it is acknowledged; `request` is routed again if the generation moves before.
+    /// Gathers the records of one write. `reply` is sent once they are acknowledged; `request` is routed again if the generation moves before.
     pub(super) fn append(
         &self,
         session: Rc<Session>,
         seq: u64,
-        reply: &[u8],
-        request: &[u8],
-        payload: impl FnOnce(&mut Vec<u8>),
+        [reply, request]: [&[u8]; 2],
+        before: Before,
+        records: impl FnOnce(&mut Payloads),
     ) {
         let mut gathered = self.gathered.borrow_mut();
         gathered.generation = self.local.generation();
-        gathered.payloads.push_with(payload);
+        records(&mut gathered.payloads);
         let start = gathered.bytes.len();
         gathered.bytes.extend_from_slice(reply);
         let middle = gathered.bytes.len();
@@ -123,6 +135,7 @@ impl Appender {
             seq,
             reply: start..middle,
             request: middle..end,
+            before,
         });
         drop(gathered);
         self.wake();
@@ -238,21 +251,30 @@ impl Appender {
             seq,
             reply,
             request,
+            before,
         } in &batch.acks
         {
             let request = batch.bytes.get(request.clone()).unwrap_or_default();
-            match settled {
-                Settled::Acknowledged => {
+            match (settled, *before) {
+                (Settled::Acknowledged, before) => {
+                    if before != Before::NotSent {
+                        stats::add(&session.local.worker().stats.uncertain_journaled, 1);
+                    }
                     session.answer(*seq, batch.bytes.get(reply.clone()).unwrap_or_default());
                     session.landed();
                 }
-                Settled::Refused => session.retry(*seq, request, InFlight::Write, RetryReason::NotSent),
-                Settled::Full => session.not_journaled(*seq, request, "its journal is full"),
-                Settled::Failed(why) if why.is_empty() => {
+                (Settled::Refused, Before::NotSent) => {
+                    session.retry(*seq, request, InFlight::Write, RetryReason::NotSent);
+                }
+                (Settled::Refused, Before::MayBeApplied { since }) => {
+                    session.retry(*seq, request, InFlight::Write, RetryReason::Caught { since });
+                }
+                (Settled::Full, Before::NotSent) => session.not_journaled(*seq, request, "its journal is full"),
+                (Settled::Failed(why), Before::NotSent) if !why.is_empty() => session.not_journaled(*seq, request, why),
+                (Settled::Full | Settled::Failed(_), _) => {
                     session.answer_uncertain(*seq, request);
                     session.landed();
                 }
-                Settled::Failed(why) => session.not_journaled(*seq, request, why),
             }
         }
         for ack in &batch.acks {

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::append::Before;
 use super::pubsub::is_subscribed_mode;
 use super::route::Ask;
 use super::state::Transaction;
 use super::task::{Routed, Task};
+use super::write_down::Written;
 use super::{Home, Session};
 use crate::command::{self, InFlight, Name, Placement};
-use crate::outage::effect::Effect;
+use crate::outage::effect::{Effect, Guard};
 use crate::outage::payload::{self, Origin};
-use crate::outage::rules::{Reply, WhenDown};
-use crate::outage::write::{Write, WriteContext, write_with};
+use crate::outage::rules::{Care, Reply, WhenDown};
 use crate::outage::{self, Answer};
 use crate::resp::write;
-use crate::upstream::clock::wall_ms;
 use crate::upstream::stats::Route;
 
 /// What the user's rules say of a request.
@@ -51,44 +51,59 @@ impl Task {
         if is_subscribed_mode(&self.state) {
             return self.subscribed_down(ask);
         }
-        match self.rule(ask) {
-            Ruled::AsBuiltIn => self.by_table(ask),
+        let (ruled, care) = self.rule(ask);
+        match ruled {
+            Ruled::AsBuiltIn => self.by_table(ask, care),
             Ruled::Neutral(Some(reply)) => {
                 let mut out = Vec::new();
                 reply.write(self.state.key.protocol, &mut out);
+                self.taint(ask);
                 self.answer(ask, &out, Route::Neutral)
             }
-            Ruled::Neutral(None) => self.by_table(ask),
-            Ruled::Queue(reply) => self.journal(ask, reply.as_ref()),
+            Ruled::Neutral(None) => self.by_table(ask, care),
+            Ruled::Queue(reply) => self.journal(ask, reply.as_ref(), care),
             Ruled::Error => self.refuse(ask),
-            Ruled::Hold => self.hold_for_rule(ask),
+            Ruled::Hold => self.hold_for_rule(ask, care),
         }
     }
 
-    pub(super) fn rule(&self, ask: &Ask<'_>) -> Ruled {
+    /// What the first rule that matches says, and what it asks for if that is to be journaled.
+    pub(super) fn rule(&self, ask: &Ask<'_>) -> (Ruled, Care) {
         let rules = &self.session.settings.rules;
         if rules.is_empty() {
-            return Ruled::AsBuiltIn;
+            return (Ruled::AsBuiltIn, Care::default());
         }
         let mut keys: Vec<&[u8]> = Vec::new();
-        match (ask.spec, ask.learned) {
-            (Some(spec), _) => command::for_each_key(spec, &ask.request, |key| keys.push(key)),
-            (None, Some(learned)) => learned.for_each_key(&ask.request, |key| keys.push(key)),
-            (None, None) => return Ruled::AsBuiltIn,
-        }
-        let Some(rule) = rules.first_match(ask.name(), keys.iter().copied()) else {
-            return Ruled::AsBuiltIn;
+        for_each_key(ask, |key| keys.push(key));
+        let known = ask.spec.is_some() || ask.learned.is_some();
+        let Some(rule) = rules.first_match(ask.name(), keys.iter().copied()).filter(|_| known) else {
+            return (Ruled::AsBuiltIn, Care::default());
         };
-        match rule.when_down {
+        let ruled = match rule.when_down {
             None => Ruled::AsBuiltIn,
             Some(WhenDown::Neutral) => Ruled::Neutral(rule.reply.clone()),
             Some(WhenDown::Queue) => Ruled::Queue(rule.reply.clone()),
             Some(WhenDown::Error) => Ruled::Error,
             Some(WhenDown::Hold) => Ruled::Hold,
-        }
+        };
+        (ruled, rule.care)
     }
 
-    fn by_table(&mut self, ask: &Ask<'_>) -> Routed {
+    /// Notes that the keys of a request were answered neutrally, where a rule wants to know.
+    pub(super) fn taint(&self, ask: &Ask<'_>) {
+        let settings = &self.session.settings;
+        if !settings.rules.mind_neutral_reads() {
+            return;
+        }
+        let generation = self.session.local.generation();
+        for_each_key(ask, |key| {
+            if settings.rules.mind_neutral_reads_of(key) {
+                settings.memory.taint(generation, self.state.key.db, key);
+            }
+        });
+    }
+
+    fn by_table(&mut self, ask: &Ask<'_>, care: Care) -> Routed {
         let mut out = Vec::new();
         let upstream = &self.session.local.shared.target.name;
         let answer = match ask.learned {
@@ -96,9 +111,12 @@ impl Task {
             Some(learned) => outage::answer_learned(learned, &ask.request, upstream, &mut out),
         };
         match answer {
-            Answer::Reply => self.answer(ask, &out, Route::Neutral),
+            Answer::Reply => {
+                self.taint(ask);
+                self.answer(ask, &out, Route::Neutral)
+            }
             Answer::Refused => self.answer(ask, &out, Route::Rejected),
-            Answer::Write => self.journal(ask, None),
+            Answer::Write => self.journal(ask, None, care),
             Answer::Session => self.answer_locally(ask),
             Answer::Hold { timeout } => self.hold_blocking(ask, timeout, &out),
         }
@@ -115,11 +133,14 @@ impl Task {
                 Routed::Park
             }
             Some(timeout) if self.held_until(timeout) > Instant::now() => Routed::Park,
-            Some(_) => self.answer(ask, reply, Route::Neutral),
+            Some(_) => {
+                self.taint(ask);
+                self.answer(ask, reply, Route::Neutral)
+            }
         }
     }
 
-    fn hold_for_rule(&mut self, ask: &Ask<'_>) -> Routed {
+    fn hold_for_rule(&mut self, ask: &Ask<'_>, care: Care) -> Routed {
         let limit = self.session.local.shared.target.hold_timeout;
         if !self.is_held() {
             self.session.local.worker().stats.routed(Route::Held);
@@ -127,7 +148,7 @@ impl Task {
         if self.held_until(limit) > Instant::now() {
             Routed::Park
         } else {
-            self.by_table(ask)
+            self.by_table(ask, care)
         }
     }
 
@@ -142,7 +163,7 @@ impl Task {
     }
 
     fn goes_to_the_journal(&self, ask: &Ask<'_>) -> bool {
-        match self.rule(ask) {
+        match self.rule(ask).0 {
             Ruled::Queue(_) => true,
             Ruled::Neutral(_) | Ruled::Error | Ruled::Hold => false,
             Ruled::AsBuiltIn => {
@@ -162,26 +183,17 @@ impl Task {
     }
 
     /// Journals a write, or answers why not.
-    fn journal(&mut self, ask: &Ask<'_>, rule_reply: Option<&Reply>) -> Routed {
+    fn journal(&mut self, ask: &Ask<'_>, rule_reply: Option<&Reply>, care: Care) -> Routed {
         if !self.may_append() {
             return Routed::Park;
         }
         let Some(spec) = ask.spec else { return self.refuse(ask) };
         let mut reply = Vec::new();
-        let session = Rc::clone(&self.session);
-        let mut context = WriteContext {
-            protocol: self.state.key.protocol,
-            upstream_name: &session.local.shared.target.name,
-            wall_ms: wall_ms(),
-            stream_ids: &mut self.stream_ids,
-        };
-        match write_with(spec, &ask.request, rule_reply, &mut context, &mut reply) {
-            Write::Journal(effect) => {
-                self.append(ask, &[effect], &reply);
-                Routed::Done
-            }
-            Write::Error => self.answer(ask, &reply, Route::Neutral),
-            Write::Refused => self.answer(ask, &reply, Route::Rejected),
+        match self.write_down(spec, &ask.request, rule_reply, care, &mut reply) {
+            Written::One(one) => self.append(ask, &[&[one]], &reply, Before::NotSent),
+            Written::Each(all) => self.append(ask, &all.chunks(1).collect::<Vec<_>>(), &reply, Before::NotSent),
+            Written::Error => self.answer(ask, &reply, Route::Neutral),
+            Written::Refused => self.answer(ask, &reply, Route::Rejected),
         }
     }
 
@@ -199,8 +211,14 @@ impl Task {
         true
     }
 
-    /// Hands a record to the journal; the reply follows its acknowledgement.
-    pub(super) fn append(&self, ask: &Ask<'_>, effects: &[Effect<'_>], reply: &[u8]) {
+    /// Hands the records of one write to the journal; the reply follows their acknowledgement.
+    pub(super) fn append(
+        &self,
+        ask: &Ask<'_>,
+        records: &[&[(Effect<'_>, Guard)]],
+        reply: &[u8],
+        before: Before,
+    ) -> Routed {
         let session: Rc<Session> = Rc::clone(&self.session);
         session.local.worker().stats.routed(Route::Queued);
         session.in_flight.set(session.in_flight.get() + 1);
@@ -209,9 +227,14 @@ impl Task {
             db: self.state.key.db,
             identity: self.state.key.identity.name().as_bytes(),
         };
-        self.appender.append(session, seq, reply, ask.request.frame(), |out| {
-            payload::encode(origin, effects, out)
+        let bytes = [reply, ask.request.frame()];
+        self.appender.append(session, seq, bytes, before, |payloads| {
+            for record in records {
+                let effects = record.iter().map(|(effect, guard)| (effect, *guard));
+                payloads.push_with(|out| payload::encode_guarded(origin, effects, out));
+            }
         });
+        Routed::Done
     }
 
     /// A transaction whose connection died goes on to its end, and is refused there.
@@ -253,7 +276,7 @@ impl Task {
     /// SUBSCRIBE and its family are confirmed here; the upstream hears of them when it is back.
     pub(super) fn subscribe_down(&mut self, ask: &Ask<'_>, name: Name) -> Routed {
         if ask.spec.is_some_and(|spec| !command::arity_ok(spec, &ask.request)) {
-            return self.by_table(ask);
+            return self.by_table(ask, Care::default());
         }
         let mut out = Vec::new();
         let protocol = self.state.key.protocol;
@@ -261,6 +284,15 @@ impl Task {
             .subscriptions
             .apply(name, &ask.request, Some((&mut out, protocol)));
         self.answer(ask, &out, Route::Local)
+    }
+}
+
+/// The keys of a request, as far as anybody knows them.
+fn for_each_key<'a>(ask: &Ask<'a>, f: impl FnMut(&'a [u8])) {
+    match (ask.spec, ask.learned) {
+        (Some(spec), _) => command::for_each_key(spec, &ask.request, f),
+        (None, Some(learned)) => learned.for_each_key(&ask.request, f),
+        (None, None) => {}
     }
 }
 

@@ -12,8 +12,10 @@ mod forward;
 mod handshake;
 mod hello;
 mod idle;
+mod in_flight;
 mod inquiry;
 mod local_answers;
+mod memory;
 mod output;
 mod pubsub;
 mod recipient;
@@ -23,10 +25,12 @@ mod streaming;
 mod task;
 mod tracking;
 mod transaction;
+mod write_down;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -40,6 +44,7 @@ use crate::upstream::stats;
 
 pub use append::Appender;
 use inquiry::Inquiry;
+pub use memory::OutageMemory;
 use output::Output;
 pub use task::serve;
 
@@ -64,6 +69,8 @@ pub struct Settings {
     /// Sessions must AUTH with it first.
     pub client_password: Option<Secret>,
     pub rules: Rules,
+    /// One for all workers.
+    pub memory: Arc<OutageMemory>,
 }
 
 /// A request that is to be routed (again), with its place in the order of replies.
@@ -88,6 +95,8 @@ enum RetryReason {
     NotExecuted,
     /// A read that may not be sent again: to be answered neutrally.
     Neutral,
+    /// A write that was lost without its reply, and that a rule journals where that was the breaker's doing.
+    Caught { since: Instant },
 }
 
 /// Where the requests in flight are.

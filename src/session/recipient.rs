@@ -1,6 +1,7 @@
 //! What connections tell a session: replies, pushes, and what became of requests whose connection died.
 
 use std::task::Waker;
+use std::time::Instant;
 
 use super::output::Withdrawn;
 use super::{Blocking, RetryReason, Session, command_name, pubsub};
@@ -153,6 +154,11 @@ impl Recipient for Session {
                         stats::add(&self.local.worker().stats.uncertain_answered, 1);
                         self.dead.set(true);
                         self.wake();
+                    }
+                    None if withdrawn == Withdrawn::Nothing && self.may_journal_caught(request) => {
+                        let since = Instant::now();
+                        self.retry(seq, request, class, RetryReason::Caught { since });
+                        return;
                     }
                     None => self.answer_uncertain(seq, request),
                 }

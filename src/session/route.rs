@@ -192,6 +192,7 @@ impl Task {
         match retry.reason {
             _ if retry.class == InFlight::Queued => self.down(&ask),
             RetryReason::Neutral => self.down(&ask),
+            RetryReason::Caught { since } => self.caught(&ask, since),
             // The breaker is CLOSED, for others are served, but no connection comes up for this session (maxclients).
             RetryReason::NotSent if self.is_forwarding() && self.is_taken_back_for_long() => self.refuse(&ask),
             RetryReason::NotSent | RetryReason::Lost | RetryReason::Waiting { .. }

@@ -4,19 +4,19 @@ use std::rc::Rc;
 
 use super::Home;
 use super::Session;
+use super::append::Before;
 use super::down::Ruled;
+use super::write_down::Written;
 
 use super::route::Ask;
 use super::state::{Transaction, Watch};
 use super::task::{Routed, Task};
 use crate::command::{self, Name, Placement};
-use crate::outage::effect::Effect;
-use crate::outage::rules::Reply;
-use crate::outage::write::{Write, WriteContext, write_with};
+use crate::outage::effect::{Effect, Guard};
+use crate::outage::rules::{Care, Reply};
 use crate::outage::{self, Answer};
 use crate::resp::scan::{Limits, Scan, Scanner};
 use crate::resp::{Protocol, Request, write as reply};
-use crate::upstream::clock::wall_ms;
 use crate::upstream::dial;
 use crate::upstream::link::{InFlight, Watched};
 use crate::upstream::stats::Route;
@@ -38,14 +38,15 @@ enum Judged {
     /// No write among them: the replies.
     Replies(Vec<u8>),
     /// Writes only: their effects and the replies.
-    Writes(Vec<Effect<'static>>, Vec<u8>),
+    Writes(Vec<(Effect<'static>, Guard)>, Vec<u8>),
     Refused,
 }
 
 /// What one queued command is.
 enum Queued {
     Read,
-    Write(Effect<'static>),
+    /// Its effects, several where each has a guard of its own.
+    Write(Vec<(Effect<'static>, Guard)>),
     /// Redis refuses it for its arguments.
     Error,
     Refused,
@@ -144,10 +145,7 @@ impl Task {
         match self.judge_transaction(&gathered.requests) {
             Judged::Replies(replies) => self.answer(ask, &replies, Route::Neutral),
             Judged::Refused => self.refuse(ask),
-            Judged::Writes(effects, replies) => {
-                self.append(ask, &effects, &replies);
-                Routed::Done
-            }
+            Judged::Writes(effects, replies) => self.append(ask, &[&effects], &replies, Before::NotSent),
         }
     }
 
@@ -196,7 +194,7 @@ impl Task {
     fn judge_transaction(&mut self, requests: &[Vec<u8>]) -> Judged {
         let mut replies = Vec::new();
         reply::array(&mut replies, requests.len());
-        let mut effects: Vec<Effect<'static>> = Vec::new();
+        let mut effects: Vec<(Effect<'static>, Guard)> = Vec::new();
         let mut reads = 0;
         let mut scanner = Scanner::default();
         for bytes in requests {
@@ -206,7 +204,7 @@ impl Task {
             let request = Request::new(bytes, scanner.spans());
             match self.judge_queued(&request, &mut replies) {
                 Queued::Read => reads += 1,
-                Queued::Write(effect) => effects.push(effect),
+                Queued::Write(guarded) => effects.extend(guarded),
                 // Inside EXEC a command that fails leaves the others as they are.
                 Queued::Error => {}
                 Queued::Refused => return Judged::Refused,
@@ -224,22 +222,28 @@ impl Task {
         let known = self.look_up(request);
         let ask = Ask::new(*request, &known, None);
         let protocol = self.state.key.protocol;
-        let rule_reply = match self.rule(&ask) {
+        let (ruled, care) = self.rule(&ask);
+        let rule_reply = match ruled {
             Ruled::Error => return Queued::Refused,
-            Ruled::Queue(rule_reply) => return self.judge_write(&ask, rule_reply.as_ref(), replies),
+            Ruled::Queue(rule_reply) => return self.judge_write(&ask, rule_reply.as_ref(), care, replies),
             Ruled::Neutral(rule_reply) => rule_reply,
             Ruled::AsBuiltIn | Ruled::Hold => None,
         };
         if let Some(rule_reply) = rule_reply {
+            self.taint(&ask);
             rule_reply.write(protocol, replies);
             return Queued::Read;
         }
         let start = replies.len();
         let upstream = &self.session.local.shared.target.name;
         match outage::answer(ask.spec, request, protocol, upstream, replies) {
-            Answer::Reply => Queued::Read,
+            Answer::Reply => {
+                self.taint(&ask);
+                Queued::Read
+            }
             // Nothing blocks inside a transaction; these two then answer a null string.
             Answer::Hold { .. } => {
+                self.taint(&ask);
                 if matches!(ask.name(), Some(Name::Blmove | Name::Brpoplpush)) && protocol == Protocol::Resp2 {
                     replies.truncate(start);
                     reply::null(replies, Protocol::Resp2);
@@ -254,22 +258,18 @@ impl Task {
                 }
                 None => Queued::Refused,
             },
-            Answer::Write => self.judge_write(&ask, None, replies),
+            Answer::Write => self.judge_write(&ask, None, care, replies),
         }
     }
 
-    fn judge_write(&mut self, ask: &Ask<'_>, rule_reply: Option<&Reply>, replies: &mut Vec<u8>) -> Queued {
+    fn judge_write(&mut self, ask: &Ask<'_>, rule_reply: Option<&Reply>, care: Care, replies: &mut Vec<u8>) -> Queued {
         let Some(spec) = ask.spec else { return Queued::Refused };
-        let mut context = WriteContext {
-            protocol: self.state.key.protocol,
-            upstream_name: &self.session.local.shared.target.name,
-            wall_ms: wall_ms(),
-            stream_ids: &mut self.stream_ids,
-        };
-        match write_with(spec, &ask.request, rule_reply, &mut context, replies) {
-            Write::Journal(effect) => Queued::Write(effect.into_owned()),
-            Write::Error => Queued::Error,
-            Write::Refused => Queued::Refused,
+        let own = |(effect, guard): (Effect<'_>, Guard)| (effect.into_owned(), guard);
+        match self.write_down(spec, &ask.request, rule_reply, care, replies) {
+            Written::One(one) => Queued::Write(vec![own(one)]),
+            Written::Each(all) => Queued::Write(all.into_iter().map(own).collect()),
+            Written::Error => Queued::Error,
+            Written::Refused => Queued::Refused,
         }
     }
 }

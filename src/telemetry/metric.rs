@@ -34,6 +34,8 @@ pub enum UncertainAction {
     Answered,
     /// Sent again: it is the same whether it was applied before or not, and nobody can tell.
     Resent,
+    /// Journaled: a rule says that it is the same when it is done twice, and that nobody else writes there.
+    Journaled,
 }
 
 /// How dialling the upstream ended.
@@ -79,6 +81,7 @@ impl UncertainAction {
         match self {
             Self::Answered => "answered",
             Self::Resent => "resent",
+            Self::Journaled => "journaled",
         }
     }
 }

@@ -84,6 +84,7 @@ fn check_args<A: AsRef<[u8]>>(
         upstream_name: "main",
         wall_ms: u64::try_from(now_ms()).unwrap(),
         stream_ids: &mut StreamIds::default(),
+        accepted_ids: None,
     };
     let outcome = write(
         spec(&names.collect::<Vec<_>>()),
@@ -224,6 +225,7 @@ fn whatever_the_arguments_an_error_is_redis_own_and_what_redis_refuses_is_not_jo
             upstream_name: "main",
             wall_ms: u64::try_from(now_ms()).unwrap(),
             stream_ids: &mut StreamIds::default(),
+            accepted_ids: None,
         };
         let outcome = write(spec(&args), &request.as_request(), &mut ctx, &mut out);
         let depends_on_keyspace = KEYSPACE_ERRORS

@@ -6,6 +6,8 @@
 
 mod class;
 mod expiry;
+mod fit;
+mod guard;
 mod hash;
 mod keys;
 mod list;
@@ -17,6 +19,8 @@ mod stream_ids;
 mod string;
 mod zset;
 
+pub use fit::{Fit, fit};
+pub use guard::{Guarded, guarded};
 pub use parse::StreamId;
 pub use stream_ids::StreamIds;
 
@@ -35,6 +39,16 @@ pub struct WriteContext<'a> {
     /// Our wall clock, milliseconds since 1970.
     pub wall_ms: u64,
     pub stream_ids: &'a mut StreamIds,
+    /// Where a rule says that the ID returned is the ID replayed.
+    pub accepted_ids: Option<AcceptedIds<'a>>,
+}
+
+/// What the sessions of an upstream have in common when they give IDs that are final.
+#[derive(Debug)]
+pub struct AcceptedIds<'a> {
+    pub stream_ids: &'a mut StreamIds,
+    /// The upstream's wall clock, milliseconds since 1970, for IDs that stand behind those it gave itself.
+    pub upstream_ms: u64,
 }
 
 /// What is done with a write; the reply stands in the caller's buffer.

@@ -1,11 +1,11 @@
-//! Stream writes. `XADD *` is replayed as `*`: the ID that the client gets is provisional.
+//! Stream writes. `XADD *` is replayed as `*`: the ID that the client gets is provisional, unless a rule says that it is accepted.
 
 use super::members::distinct;
 use super::parse::{IdArgument, StreamId, id_argument, integer, stream_id};
 use super::refusal::ArgumentError;
 use super::{Acknowledgement, Outcome, Verdict, WriteContext, verbatim, verbatim_ok};
 use crate::command::Spec;
-use crate::outage::effect::{Effect, EffectKind};
+use crate::outage::effect::{Effect, EffectKind, Rewrite};
 use crate::resp::Request;
 
 /// Who asks for trimming: XADD has an ID behind the options, XTRIM nothing.
@@ -49,15 +49,36 @@ pub(super) fn xadd<'a>(_: &'static Spec, request: &Request<'a>, ctx: &mut WriteC
         return Ok(Verdict::Decides(effect));
     }
     let key = request.arg(1);
-    let id = match id {
-        None => ctx.stream_ids.issue(key, ctx.wall_ms),
-        Some(IdArgument::AutoSequence(ms)) => ctx.stream_ids.issue_in(key, ms),
-        Some(IdArgument::Explicit(id)) => {
+    let id = match (id, &mut ctx.accepted_ids) {
+        (None, None) => ctx.stream_ids.issue(key, ctx.wall_ms),
+        (Some(IdArgument::AutoSequence(ms)), None) => ctx.stream_ids.issue_in(key, ms),
+        (Some(IdArgument::Explicit(id)), accepted_ids) => {
             ctx.stream_ids.saw(key, id);
+            if let Some(accepted) = accepted_ids {
+                accepted.stream_ids.saw(key, id);
+            }
             id
+        }
+        (None, Some(accepted)) => {
+            let id = accepted.stream_ids.accept(key, accepted.upstream_ms, ctx.stream_ids);
+            return Ok(with_id(request, id_at, id));
+        }
+        (Some(IdArgument::AutoSequence(ms)), Some(accepted)) => {
+            let id = accepted.stream_ids.accept_in(key, ms, ctx.stream_ids);
+            return Ok(with_id(request, id_at, id));
         }
     };
     Ok(Verdict::Journal(effect, Acknowledgement::Id(id)))
+}
+
+/// The ID that is returned is the one that is replayed: a second time it is refused.
+fn with_id<'a>(request: &Request<'a>, id_at: usize, id: StreamId) -> Verdict<'a> {
+    let effect = Rewrite::new(request.len(), request.frame().len() + 40)
+        .args(request.args_from(0).take(id_at))
+        .arg(format!("{}-{}", id.ms, id.seq).as_bytes())
+        .args(request.args_from(id_at + 1))
+        .finish(EffectKind::Absolute);
+    Verdict::Journal(effect, Acknowledgement::Id(id))
 }
 
 /// `XTRIM key MAXLEN|MINID [=|~] n [LIMIT n]`: how many go cannot be known, 0 is answered.

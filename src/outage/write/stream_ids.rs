@@ -59,6 +59,28 @@ impl StreamIds {
         id
     }
 
+    /// As [`Self::issue`], for a stream that all sessions of an upstream share and IDs that are final: newer also than what `session` has seen.
+    pub(super) fn accept(&mut self, key: &[u8], wall_ms: u64, session: &mut Self) -> StreamId {
+        self.learn(key, session);
+        let id = self.issue(key, wall_ms);
+        session.saw(key, id);
+        id
+    }
+
+    /// As [`Self::issue_in`], likewise.
+    pub(super) fn accept_in(&mut self, key: &[u8], ms: u64, session: &mut Self) -> StreamId {
+        self.learn(key, session);
+        let id = self.issue_in(key, ms);
+        session.saw(key, id);
+        id
+    }
+
+    fn learn(&mut self, key: &[u8], session: &mut Self) {
+        if let Some(last) = session.known_mut(key).last {
+            self.saw(key, last);
+        }
+    }
+
     /// Whether the ID can be one that this session was given in this outage, and that the upstream will change.
     pub(super) fn is_provisional(&self, key: &[u8], id: StreamId) -> bool {
         let hash = hash(key);
@@ -140,6 +162,17 @@ mod tests {
         assert_eq!(ids.issue(b"other", 50), id(50, 0));
         ids.saw(b"s", id(500, u64::MAX));
         assert_eq!(ids.issue(b"s", 102), id(501, 0));
+    }
+
+    #[test]
+    fn accepted_ids_grow_over_all_sessions_and_are_not_provisional() {
+        let [mut shared, mut one, mut two] = [StreamIds::default(), StreamIds::default(), StreamIds::default()];
+        one.saw(b"s", id(500, 3));
+        assert_eq!(shared.accept(b"s", 100, &mut one), id(500, 4));
+        assert_eq!(shared.accept(b"s", 100, &mut two), id(500, 5));
+        assert_eq!(shared.accept_in(b"s", 501, &mut one), id(501, 0));
+        assert_eq!(shared.accept_in(b"s", 501, &mut two), id(501, 1));
+        assert!(!one.is_provisional(b"s", id(501, 0)) && !two.is_provisional(b"s", id(501, 1)));
     }
 
     #[test]

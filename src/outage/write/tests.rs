@@ -40,6 +40,7 @@ fn outcome(text: &str, rule_reply: Option<&Reply>, ids: &mut StreamIds, protocol
         upstream_name: "main",
         wall_ms: WALL_MS,
         stream_ids: ids,
+        accepted_ids: None,
     };
     let mut out = Vec::new();
     let effect = match write_with(spec, &request.as_request(), rule_reply, &mut ctx, &mut out) {
@@ -280,6 +281,7 @@ fn a_plain_write_is_not_copied() {
             upstream_name: "main",
             wall_ms: WALL_MS,
             stream_ids: &mut ids,
+            accepted_ids: None,
         };
         let outcome = write(spec, &request.as_request(), &mut ctx, &mut Vec::new());
         let Write::Journal(effect) = outcome else {
@@ -304,6 +306,7 @@ proptest::proptest! {
             upstream_name: "main",
             wall_ms: WALL_MS,
             stream_ids: &mut ids,
+            accepted_ids: None,
         };
         let mut out = Vec::new();
         let outcome = write(spec, &request.as_request(), &mut ctx, &mut out);

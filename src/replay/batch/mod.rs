@@ -1,5 +1,7 @@
 //! One batch: records of one identity and one database as one MULTI … EXEC with the marker, and what its replies mean. Pure.
 
+mod guards;
+
 use std::collections::{HashSet, VecDeque};
 
 use super::resume::{Marker, marker_value, parse_marker};
@@ -7,6 +9,9 @@ use crate::journal::{MONO_MS_RETRIED, Record};
 use crate::outage::payload::{Payload, decode};
 use crate::resp::reply::{Found, Scanner};
 use crate::resp::write;
+
+pub(super) use guards::{Ours, Presence, Unmet};
+use guards::{Plan, Room};
 
 /// Most bytes of one batch; a single record may be longer.
 pub(super) const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -56,6 +61,8 @@ pub(super) struct Terms<'a> {
     pub age_max_ms: Option<u64>,
     pub now: Now,
     pub commands_max: usize,
+    /// Guarded records in one batch: fewer where their keys are touched by others all the time.
+    pub guards_max: usize,
 }
 
 /// What becomes of a record in its batch.
@@ -71,6 +78,8 @@ pub(super) enum Fate {
     TooOld,
     /// Not of this version, or damaged.
     Unreadable,
+    /// What it asks for is not so.
+    Unmet(Unmet),
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +90,12 @@ pub(super) struct Batch {
     pub commands: usize,
     /// The marker's new value, where something is sent.
     pub marker_seq: u64,
+    /// Where there is one, the request is complete only when it is settled.
+    plan: Option<Plan>,
+    /// Keys that hold what this backlog put there once the batch is applied.
+    pub claims: Vec<Vec<u8>>,
+    /// Keys that do so already, by records applied before.
+    pub claimed: Vec<Vec<u8>>,
 }
 
 impl Batch {
@@ -92,7 +107,7 @@ impl Batch {
     pub(super) fn record_at(&self, place: usize) -> Option<&Record> {
         self.records.iter().find_map(|(record, fate)| match *fate {
             Fate::Sent { first, commands } => (first..first + commands).contains(&place).then_some(record),
-            Fate::Passed | Fate::TooOld | Fate::Unreadable => None,
+            Fate::Passed | Fate::TooOld | Fate::Unreadable | Fate::Unmet(_) => None,
         })
     }
 }
@@ -123,7 +138,14 @@ pub(super) fn build(records: &mut VecDeque<Record>, terms: &Terms<'_>) -> Batch 
         let fate = match decode(&record.payload) {
             Err(_) => Fate::Unreadable,
             Ok(payload) if !terms.group.holds(&payload) => break,
-            Ok(_) if record.seq <= terms.done_seq || terms.dead.contains(&record.seq) => Fate::Passed,
+            Ok(_) if terms.dead.contains(&record.seq) => Fate::Passed,
+            Ok(payload) if record.seq <= terms.done_seq => {
+                if payload.is_guarded() {
+                    let claims = guards::claims(&payload, age_ms(record, terms.now), terms.now);
+                    batch.claimed.extend(claims);
+                }
+                Fate::Passed
+            }
             Ok(payload) => {
                 let age_ms = age_ms(record, terms.now);
                 let commands = payload.commands();
@@ -132,13 +154,11 @@ pub(super) fn build(records: &mut VecDeque<Record>, terms: &Terms<'_>) -> Batch 
                 } else if batch.commands > 0
                     && (batch.commands + commands > terms.commands_max
                         || batch.request.len() + record.payload.len() > BATCH_BYTES_MAX)
+                    || !add(&mut batch, record.seq, &payload, age_ms, terms)
                 {
                     break;
                 } else {
-                    payload.render(age_ms, terms.now.upstream_ms, &mut batch.request);
-                    let first = batch.commands;
-                    batch.commands += commands;
-                    batch.marker_seq = record.seq;
+                    let first = batch.commands - commands;
                     Fate::Sent { first, commands }
                 }
             }
@@ -149,10 +169,35 @@ pub(super) fn build(records: &mut VecDeque<Record>, terms: &Terms<'_>) -> Batch 
     }
     if batch.commands == 0 {
         batch.request.clear();
-    } else {
+    } else if batch.plan.is_none() {
         close(&mut batch.request, terms.marker_key, batch.marker_seq);
     }
     batch
+}
+
+/// Renders a record into the batch; `false` where it belongs into the next one.
+fn add(batch: &mut Batch, seq: u64, payload: &Payload<'_>, age_ms: u64, terms: &Terms<'_>) -> bool {
+    if payload.is_guarded() && batch.plan.is_none() {
+        if batch.commands > 0 {
+            return false;
+        }
+        batch.plan = Some(Plan::default());
+    }
+    let steps = match &batch.plan {
+        None => None,
+        Some(plan) => match plan.room(payload, age_ms, terms.now, terms.guards_max) {
+            Room::Here(steps) => Some(steps),
+            Room::None => return false,
+        },
+    };
+    let start = batch.request.len();
+    payload.render(age_ms, terms.now.upstream_ms, &mut batch.request);
+    if let (Some(plan), Some(steps)) = (&mut batch.plan, steps) {
+        plan.add(batch.records.len(), start..batch.request.len(), steps);
+    }
+    batch.commands += payload.commands();
+    batch.marker_seq = seq;
+    true
 }
 
 /// `SET marker v; EXEC`, and the marker for the batch after this one.
@@ -320,5 +365,7 @@ pub(super) fn bulk_text(frame: &[u8]) -> String {
     String::from_utf8_lossy(bulk_payload(frame).unwrap_or_default()).into_owned()
 }
 
+#[cfg(test)]
+mod guard_tests;
 #[cfg(test)]
 mod tests;

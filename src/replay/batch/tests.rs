@@ -66,6 +66,7 @@ fn check(records: &[Record], case: &Case<'_>, fates: &[Fate], sent: &str) {
             incarnation: 1,
         },
         commands_max: case.commands_max,
+        guards_max: 8,
     };
     let mut left: VecDeque<Record> = records.iter().cloned().collect();
     let batch = build(&mut left, &terms);
