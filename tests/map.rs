@@ -1,4 +1,4 @@
-//! The crate's map (`src/lib.rs`) names tests; they have to be there.
+//! The crate's map (`src/lib.rs`) and the list of attacks (`tests/exactly_once/main.rs`) name tests; they have to be there.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -16,22 +16,38 @@ fn sources(dir: &Path, text: &mut String) {
     }
 }
 
-#[test]
-fn every_test_that_the_map_names_exists() {
+/// The names in a text that stand for tests, of which it has so many at least.
+fn check_names(text: &str, at_least: usize) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let map = fs::read_to_string(root.join("src/lib.rs")).unwrap();
-    let (_, after) = map.split_once("# Invariants").unwrap();
-    let (invariants, _) = after.split_once("//! # ").unwrap();
     let mut code = String::new();
     for dir in ["src", "tests"] {
         sources(&root.join(dir), &mut code);
     }
-    let named = invariants.split('`').skip(1).step_by(2);
+    let named = text.split('`').skip(1).step_by(2);
     let tests: Vec<&str> = named.filter(|name| name.matches('_').count() > 1).collect();
-    assert!(tests.len() >= 10, "{tests:?}");
+    assert!(tests.len() >= at_least, "{tests:?}");
     let missing: Vec<_> = tests
         .iter()
         .filter(|name| !code.contains(&format!("fn {name}(")))
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+#[test]
+fn every_test_that_the_map_names_exists() {
+    let map = read("src/lib.rs");
+    let (_, after) = map.split_once("# Invariants").unwrap();
+    let (invariants, _) = after.split_once("//! # ").unwrap();
+    check_names(invariants, 10);
+}
+
+#[test]
+fn every_test_that_answers_an_attack_exists() {
+    let source = read("tests/exactly_once/main.rs");
+    let (attacks, _) = source.split_once("\n#!").unwrap();
+    check_names(attacks, 50);
 }

@@ -37,7 +37,7 @@ impl Run<'_> {
                 } else {
                     let mut request = Vec::new();
                     payload.render(age_ms, self.now().upstream_ms, &mut request);
-                    let replies = self.line(group).ask(&request, payload.commands()).await?;
+                    let replies = self.ask_though_held(group, &request, payload.commands()).await?;
                     self.line(group).has_written = true;
                     for error in replies.iter().filter_map(|reply| text_of_error(reply)) {
                         let class = ErrorClass::of(error.as_bytes());

@@ -85,7 +85,7 @@ impl Run<'_> {
             self.line(group).has_written = true;
             // The server works meanwhile.
             let next = self.prepare(group);
-            let replies = self.line(group).replies(batch::replies(batch.commands)).await?;
+            let replies = self.replies_though_held(group, batch::replies(batch.commands)).await?;
             self.pace.took(batch.commands, sent.elapsed());
             let answer = batch::parse(&replies, batch.commands).ok_or(Trouble::Soft(Failure::Protocol))?;
             self.judge(group, &mut batch, answer).await?;

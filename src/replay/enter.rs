@@ -91,7 +91,7 @@ impl Run<'_> {
             request.clear();
             command(&mut request, &[b"SET", &marker_key, b""]);
             command(&mut request, &[b"DISCARD"]);
-            let replies = self.line(group).ask(&request, 2).await?;
+            let replies = self.ask_though_held(group, &request, 2).await?;
             // Rights are looked at first: a full server says nothing about them.
             let error = replies.first().and_then(|reply| text_of_error(reply));
             if let Some(error) = error.filter(|error| !is_out_of_memory(error)) {

@@ -72,18 +72,22 @@ impl Line {
         silence: Duration,
     ) -> Result<Vec<Vec<u8>>, Trouble> {
         self.send(request).await?;
-        let replies = self.replies_within(count, silence).await?;
-        let frames: Vec<Vec<u8>> = Frames(&replies).map(<[u8]>::to_vec).collect();
-        if frames.len() == count {
-            Ok(frames)
-        } else {
-            Err(Trouble::Soft(Failure::Protocol))
-        }
+        frames(&self.replies_within(count, silence).await?, count)
     }
 
     /// A PING and its reply, whatever that says.
     pub(super) async fn ping(&mut self) -> Result<(), Trouble> {
         self.ask(b"*1\r\n$4\r\nPING\r\n", 1).await.map(drop)
+    }
+}
+
+/// So many replies, one by one.
+pub(super) fn frames(replies: &[u8], count: usize) -> Result<Vec<Vec<u8>>, Trouble> {
+    let frames: Vec<Vec<u8>> = Frames(replies).map(<[u8]>::to_vec).collect();
+    if frames.len() == count {
+        Ok(frames)
+    } else {
+        Err(Trouble::Soft(Failure::Protocol))
     }
 }
 

@@ -25,6 +25,7 @@ mod batch;
 mod controls;
 mod enter;
 mod fence;
+mod held;
 mod kept;
 mod line;
 mod pace;

@@ -226,6 +226,13 @@ impl Run<'_> {
 
     /// Lets reads go on and looks again a little later.
     async fn halt(&mut self, why: String) -> Result<(), Trouble> {
+        self.show_halted(why);
+        // Woken early by whoever changed something.
+        drop(timeout(HALT, self.replay.controls.changed()).await);
+        self.url.ping().await
+    }
+
+    pub(super) fn show_halted(&mut self, why: String) {
         if self.halted.as_ref() != Some(&why) {
             tracing::warn!(upstream = self.replay.shared.target.name, why, "replay is halted");
             self.replay
@@ -234,9 +241,6 @@ impl Run<'_> {
             self.replay.shared.set_mode(Mode::Halted);
             self.halted = Some(why);
         }
-        // Woken early by whoever changed something.
-        drop(timeout(HALT, self.replay.controls.changed()).await);
-        self.url.ping().await
     }
 
     pub(super) fn going(&mut self) {

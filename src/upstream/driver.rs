@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
@@ -22,6 +23,10 @@ use crate::resp::reply::{Found, Kind, Scanner};
 /// Reads of one connection before others get their turn.
 const READS_PER_TURN: usize = 8;
 
+/// Replay may begin so long after a trip, also without a proof of this connection's end: what it still has to send must not get there after
+/// that, however long commands may wait.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+
 /// Why a connection ended.
 #[derive(Debug)]
 enum End {
@@ -30,7 +35,7 @@ enum End {
     Broken,
     /// What came is no RESP.
     NotResp,
-    /// Draining took longer than `hold_timeout`.
+    /// Draining took longer than `hold_timeout`, or [`DRAIN_MAX`].
     DrainedTooLong,
 }
 
@@ -103,7 +108,7 @@ impl Driver {
         if self.link.state.get() == LinkState::Draining {
             if self.draining.is_none() {
                 self.writer.shutdown();
-                self.draining = Some(Box::pin(sleep(self.local.shared.target.hold_timeout)));
+                self.draining = Some(Box::pin(sleep(self.local.shared.target.hold_timeout.min(DRAIN_MAX))));
             }
             return Ok(());
         }

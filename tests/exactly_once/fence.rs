@@ -1,6 +1,7 @@
 //! §1: what was sent before a failure runs before replay, or never.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::support::{Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, bulk, command, wait_until};
 use crate::way::Way;
@@ -62,12 +63,18 @@ fn the_ends_of_many_full_connections_are_proof_without_any_right() {
 fn partitioned(redis: &RedisServer) -> (Way, Tideover, Client) {
     let way = Way::to(redis);
     let proxy = over(&way, redis);
+    let caught = partition(&way, &proxy);
+    (way, proxy, caught)
+}
+
+/// The client whose writes the way keeps.
+fn partition(way: &Way, proxy: &Tideover) -> Client {
     let mut caught = proxy.client();
     check(&mut caught, "RPUSH l old", b":1\r\n");
     way.hold();
     caught.send_raw(&command(&["RPUSH", "l", "old"]));
     caught.send_raw(&command(&["SET", "k", "old"]));
-    (way, proxy, caught)
+    caught
 }
 
 #[test]
@@ -104,12 +111,22 @@ fn bytes_that_a_partition_kept_of_an_earlier_process_never_run_after_the_fence()
 #[test]
 fn a_fence_without_any_proof_is_said_to_be_unproven() {
     let redis = hardened();
-    let (_way, proxy, _caught) = partitioned(&redis);
+    let way = Way::to(&redis);
+    // Patience with a caught command is none with the bytes of a connection that nobody answers for.
+    let settings = Settings {
+        url: Some(way.url()),
+        hold_timeout: Duration::from_secs(60),
+        ..Settings::default()
+    };
+    let proxy = Tideover::start_with(&redis, &settings);
+    proxy.wait_for_mode("healthy", DEADLINE);
+    let _caught = partition(&way, &proxy);
     proxy.wait_for_mode("down", DEADLINE);
     push(&mut proxy.client(), 0..10);
     wait_until(DEADLINE, "the fence is unproven", || fence_status(&proxy) == "unproven");
     proxy.wait_for_recovery();
     assert!(metric(&proxy, "tideover_unfenced_total") > 0);
+    assert!(way.take_reset(), "what it still had to send is thrown away");
     assert_eq!(fence_status(&proxy), "unproven", "until the next fence");
     assert_eq!(list(&redis)[1..], numbers(0..10));
 }

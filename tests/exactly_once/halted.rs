@@ -131,6 +131,35 @@ fn a_redis_behind_a_paused_queue_is_read() {
     );
 }
 
+#[test]
+fn a_redis_that_holds_writes_is_read() {
+    check_setting(&[], "holds", "CLIENT PAUSE 60000 WRITE", "CLIENT UNPAUSE");
+}
+
+#[test]
+fn a_halted_replay_is_halted_again_after_a_crash_and_its_backlog_is_whole() {
+    let redis = RedisServer::start(Durability::Memory);
+    let mut proxy = healthy(&redis);
+    redis.stop();
+    proxy.wait_for_mode("down", DEADLINE);
+    push(&mut proxy.client(), 0..10);
+    proxy.kill();
+    redis.cont();
+    let mut direct = redis.client();
+    check(&mut direct, "MSET read me", b"+OK\r\n");
+    check(&mut direct, "CONFIG SET min-replicas-to-write 1", b"+OK\r\n");
+    proxy.restart();
+    let mut client = proxy.client();
+    wait_until(DEADLINE, "reads go upstream", || {
+        client.call(&["GET", "read"]) == bulk("me")
+    });
+    push(&mut client, 10..20);
+    assert_eq!(proxy.backlog(), 20);
+    check(&mut direct, "CONFIG SET min-replicas-to-write 0", b"+OK\r\n");
+    proxy.wait_for_recovery();
+    assert_list(&redis, 0..20);
+}
+
 /// The cause comes in the middle of replay, and Redis dies behind it.
 #[test]
 fn a_halt_in_mid_replay_goes_on_where_it_stopped_also_after_another_outage() {

@@ -253,6 +253,26 @@ fn an_evicted_marker_without_a_restart_costs_nothing() {
 }
 
 #[test]
+fn what_was_flushed_in_an_outage_stays_away() {
+    let redis = RedisServer::start(Durability::Memory);
+    let way = Way::to(&redis);
+    let proxy = over(&way, &redis);
+    let mut client = proxy.client();
+    lose(&way, &proxy);
+    push(&mut client, 0..10);
+    way.lead_to(&redis);
+    proxy.wait_for_recovery();
+    lose(&way, &proxy);
+    push(&mut client, 10..20);
+    check(&mut redis.client(), "FLUSHALL", b"+OK\r\n");
+    push(&mut client, 20..30);
+    way.lead_to(&redis);
+    proxy.wait_for_recovery();
+    assert_list(&redis, 10..30);
+    assert_eq!(proxy.dead_letters(), 0);
+}
+
+#[test]
 fn a_flush_during_replay_is_of_what_was_there_and_the_rest_follows() {
     let redis = RedisServer::start(Durability::Memory);
     let proxy = healthy(&redis);

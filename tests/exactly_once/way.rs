@@ -144,6 +144,15 @@ impl Way {
         }
     }
 
+    /// Whether a present connection has been reset by its client since this was last asked.
+    pub(crate) fn take_reset(&self) -> bool {
+        let connections = self.state.connections.lock().unwrap();
+        let resets = connections
+            .iter()
+            .filter(|connection| connection.client.take_error().unwrap().is_some());
+        resets.count() > 0
+    }
+
     pub(crate) fn release(&self) {
         for connection in self.state.connections.lock().unwrap().iter() {
             connection.set(Passage::Free);
