@@ -37,7 +37,7 @@ use Decision::{NotApplied, NotExecuted, Session, SessionIfBare, UnknownSubcomman
 /// Whether a command is answered without a word of the upstream's, and without a rule's.
 pub(super) fn has_neutral_reply(name: Name) -> bool {
     match decision(name) {
-        Session | SessionUnless(_) | SessionIfBare | N(_) | H(_) => true,
+        Session | SessionIfBare | N(_) | H(_) => true,
         UnknownSubcommand | Write | NotApplied | NotExecuted => false,
     }
 }
