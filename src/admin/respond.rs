@@ -10,7 +10,7 @@ use hyper::header::{
 };
 use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::ask::AskError;
 use super::body::ResponseBody;
@@ -19,7 +19,7 @@ use super::record::{self, Detail};
 use super::route::{Endpoint, Refused, Verb, route};
 use super::view::{UpstreamView, View};
 use super::{letters, page, publish, queue, route, status};
-use crate::replay::Pause;
+use crate::replay::{Controls, Pause};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -78,12 +78,18 @@ async fn do_verb(view: &Arc<View>, upstream: &UpstreamView, verb: Verb) -> Respo
         Verb::QueueStatus => Ok(Some(json!(status::upstream_status(upstream).await.queue))),
         Verb::Peek { records_max } => return stream(view, upstream, Form::Lines { records_max }),
         Verb::Export => return stream(view, upstream, Form::Commands),
-        Verb::Pause => wished(upstream.controls.set_pause(Pause::Paused), json!({"paused": true})),
-        Verb::Resume => wished(upstream.controls.set_pause(Pause::Running), json!({"paused": false})),
-        Verb::Rate(rate) => wished(
-            upstream.controls.set_rate(rate),
-            json!({"rate": route::rate_text(rate)}),
-        ),
+        Verb::Pause => {
+            let kept = wish(upstream, |controls| controls.set_pause(Pause::Paused)).await;
+            kept.map(|()| Some(json!({"paused": true})))
+        }
+        Verb::Resume => {
+            let kept = wish(upstream, |controls| controls.set_pause(Pause::Running)).await;
+            kept.map(|()| Some(json!({"paused": false})))
+        }
+        Verb::Rate(rate) => {
+            let kept = wish(upstream, move |controls| controls.set_rate(rate)).await;
+            kept.map(|()| Some(json!({"rate": route::rate_text(rate)})))
+        }
         Verb::DropBacklog => queue::drop_backlog(upstream).await.map(Some),
         Verb::Letters => {
             let (pages, body) = ResponseBody::pages();
@@ -111,12 +117,19 @@ async fn do_verb(view: &Arc<View>, upstream: &UpstreamView, verb: Verb) -> Respo
     }
 }
 
-fn wished(kept: io::Result<()>, done: Value) -> Result<Option<Value>, AskError> {
-    kept.map(|()| Some(done)).map_err(|error| {
-        AskError::Failed(format!(
-            "it is done, but the data directory could not be written, so a restart forgets it: {error}"
-        ))
-    })
+/// Off this thread, which also looks after the upstream's health: the file is synced.
+async fn wish(
+    upstream: &UpstreamView,
+    change: impl FnOnce(&Controls) -> io::Result<()> + Send + 'static,
+) -> Result<(), AskError> {
+    let controls = Arc::clone(&upstream.controls);
+    let kept = tokio::task::spawn_blocking(move || change(&controls)).await;
+    kept.unwrap_or_else(|error| Err(io::Error::other(error)))
+        .map_err(|error| {
+            AskError::Failed(format!(
+                "it is done, but the data directory could not be written, so a restart forgets it: {error}"
+            ))
+        })
 }
 
 fn stream(view: &Arc<View>, upstream: &UpstreamView, form: Form) -> Response<ResponseBody> {

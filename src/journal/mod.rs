@@ -121,10 +121,10 @@ enum Writer<F> {
 }
 
 /// The incarnation's first step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Start {
-    /// Its number is not durable: no record may carry it.
-    Pending,
+    /// Its number is not durable, and why: no record may carry it.
+    Pending(String),
     Done,
 }
 
@@ -165,10 +165,10 @@ impl<S: Storage> Journal<S> {
 
     /// Why nothing can be appended since the opening; the next append, or [`Journal::begin`], tries again.
     #[must_use]
-    pub fn not_begun(&self) -> Option<String> {
-        match self.start {
+    pub fn not_begun(&self) -> Option<&str> {
+        match &self.start {
             Start::Done => None,
-            Start::Pending => Some("there was no room on the disk to begin with".to_owned()),
+            Start::Pending(why) => Some(why),
         }
     }
 

@@ -67,7 +67,7 @@ impl<S: Storage> Journal<S> {
         let Recovery {
             segments,
             backlog,
-            mut report,
+            report,
             checkpoint,
             ..
         } = recovery;
@@ -81,7 +81,7 @@ impl<S: Storage> Journal<S> {
             queue_id_hex: hex(&queue.queue_id),
             next_seq: (incarnations.current() << 32) + 1,
             incarnations,
-            start: Start::Pending,
+            start: Start::Pending(String::new()),
             next_segment_id: segments.len() as u64,
             segments,
             writer: Writer::Closed,
@@ -98,7 +98,7 @@ impl<S: Storage> Journal<S> {
         };
         match journal.begin() {
             // What is there can be replayed, and makes room by it.
-            Err(error) if is_no_room(&error) => report.not_begun = Some(error.to_string()),
+            Err(error) if is_no_room(&error) => {}
             begun => begun.map_err(disk(QUEUE))?,
         }
         Ok((journal, report))
@@ -111,13 +111,16 @@ impl<S: Storage> Journal<S> {
     pub(super) fn begin(&mut self) -> io::Result<()> {
         match self.start {
             Start::Done => return Ok(()),
-            Start::Pending => {}
+            Start::Pending(_) => {}
         }
         let mut begun = self.make_durable();
         if begun.as_ref().is_err_and(is_no_room) && self.release(self.checkpoint.seq).is_ok() {
             begun = self.make_durable();
         }
-        begun?;
+        if let Err(error) = begun {
+            self.start = Start::Pending(format!("the journal cannot begin: {error}"));
+            return Err(error);
+        }
         self.start = Start::Done;
         self.checkpoints.take_place(&self.storage, &self.checkpoint);
         Ok(())

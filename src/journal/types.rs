@@ -193,8 +193,6 @@ pub struct OpenReport {
     pub files_given_up: Vec<String>,
     /// Bytes of checkpoint files that could not be read; replay starts at what is left (or at the oldest record).
     pub checkpoints_unreadable: usize,
-    /// Why nothing can be appended yet: there was no room to begin an incarnation. Each append tries again.
-    pub not_begun: Option<String>,
     /// Bytes of the dead-letter file that hold no valid letter (kept as `dead-letters.corrupt-*`, unless a torn tail).
     pub dead_letter_bytes_unreadable: u64,
 }

@@ -50,6 +50,8 @@ pub struct Controls {
     changed: Notify,
     /// Where wishes outlive the process; nothing: they do not.
     kept: Option<Kept>,
+    /// Held while a wish is made and kept, so that the newest is what is kept.
+    wishing: Mutex<()>,
 }
 
 impl Controls {
@@ -67,6 +69,7 @@ impl Controls {
             }),
             changed: Notify::new(),
             kept: Some(kept),
+            wishing: Mutex::default(),
         }
     }
 
@@ -80,6 +83,8 @@ impl Controls {
         self.lock().wishes.rate
     }
 
+    /// Blocks on the disk.
+    ///
     /// # Errors
     /// It is done, but not kept: the next process will not know.
     pub fn set_pause(&self, pause: Pause) -> io::Result<()> {
@@ -93,6 +98,7 @@ impl Controls {
     }
 
     fn wish(&self, change: impl FnOnce(&mut Wishes)) -> io::Result<()> {
+        let _wishing = self.wishing.lock().unwrap_or_else(PoisonError::into_inner);
         let wishes = {
             let mut inner = self.lock();
             change(&mut inner.wishes);

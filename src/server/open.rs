@@ -167,9 +167,6 @@ fn tell(upstream: &str, report: &journal::OpenReport) {
         let damages = places + report.checkpoints_unreadable + usize::from(report.dead_letter_bytes_unreadable > 0);
         telemetry::journal_damaged(upstream, damages as u64, report);
     }
-    if let Some(error) = &report.not_begun {
-        telemetry::journal_failed(upstream, error);
-    }
     if report.backlog_records > 0 {
         tracing::info!(
             upstream,

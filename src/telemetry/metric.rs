@@ -282,6 +282,7 @@ pub fn start_at_zero(upstream: &str) {
     .absolute(0);
     counter!(DEAD_LETTERS, "upstream" => upstream.to_owned(), "reason" => "too_old").absolute(0);
     counter!(UNFENCED, "upstream" => upstream.to_owned()).absolute(0);
+    journal_errors(upstream, "damaged", 0);
     identities_without_replay_rights(upstream, 0);
 }
 

@@ -439,6 +439,27 @@ fn old_records_become_dead_letters() {
 }
 
 #[test]
+fn replay_starts_after_a_random_wait() {
+    let server = Server::start(&[]);
+    let settings = Settings {
+        start_delay_max: Duration::from_millis(200),
+        ..Settings::default()
+    };
+    let waits: Vec<Duration> = (0..8)
+        .map(|n| {
+            let mut rig = Rig::open(tempfile::tempdir().unwrap(), server.port, settings);
+            journal_pushes(&rig, 0, n, n + 1);
+            let start = Instant::now();
+            assert_eq!(rig.recover(), Outcome::CaughtUp);
+            start.elapsed()
+        })
+        .collect();
+    // Uniform waits add up to less once in ten million times.
+    assert!(waits.iter().sum::<Duration>() > Duration::from_millis(100), "{waits:?}");
+    assert_eq!(server.list(0, "l"), numbers(0, 8));
+}
+
+#[test]
 fn the_rate_is_bounded() {
     let server = Server::start(&[]);
     let mut rig = Rig::new(server.port);

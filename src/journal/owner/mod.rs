@@ -59,6 +59,10 @@ pub fn spawn<S: Storage + 'static>(
         journal.queue_id().to_owned(),
     ));
     let handle = OwnerHandle::new(sender, Arc::clone(&shared));
+    let errors = ErrorCounts {
+        no_room: u64::from(journal.not_begun().is_some()),
+        ..ErrorCounts::default()
+    };
     let owner = Owner {
         journal,
         fsync,
@@ -74,7 +78,7 @@ pub fn spawn<S: Storage + 'static>(
         is_unsynced: false,
         due: None,
         last_error: None,
-        errors: ErrorCounts::default(),
+        errors,
     };
     let thread = thread::Builder::new()
         .name("journal".to_owned())
@@ -367,7 +371,10 @@ impl<S: Storage> Owner<S> {
                 .iter()
                 .map(|batch| batch.payloads.len() as u64)
                 .sum(),
-            last_error: self.last_error.clone().or_else(|| self.journal.not_begun()),
+            last_error: self
+                .last_error
+                .clone()
+                .or_else(|| self.journal.not_begun().map(str::to_owned)),
             errors: self.errors,
         }
     }

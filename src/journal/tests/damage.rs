@@ -252,3 +252,32 @@ fn a_flipped_bit_anywhere_is_found_and_never_read_as_something_else() {
         }
     }
 }
+
+#[test]
+fn an_overlay_recovers_in_memory_and_leaves_the_directory_as_it_is() {
+    let (storage, ..) = varied();
+    let torn = segments(&storage).pop().unwrap();
+    for name in [&torn, "dead-letters"] {
+        // A torn tail, and a damaged first entry.
+        storage.disk().content(name).extend_from_slice(b"torn");
+    }
+    storage.disk().content("dead-letters")[40] ^= 1;
+    let content = |storage: &FaultStorage| {
+        let names = storage.disk().names();
+        let contents = names.iter().map(|name| storage.disk().content(name).clone());
+        names.iter().cloned().zip(contents).collect::<Vec<_>>()
+    };
+    let before = content(&storage);
+    let (mut journal, report) = Journal::open(Overlay::new(storage.clone()), settings(Fsync::EverySec), ID, 0).unwrap();
+    assert_eq!((report.torn_bytes, report.records), (4, 6));
+    assert_eq!(numbers(&mut journal), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(
+        (journal.incarnations().current(), journal.dead_letters().unwrap().len()),
+        (2, 1)
+    );
+    journal.drop_backlog().unwrap();
+    journal.drop_dead_letter(2).unwrap();
+    assert_eq!((journal.status().records, journal.status().dead_letters), (0, 0));
+    drop(journal);
+    assert_eq!(content(&storage), before);
+}
