@@ -49,7 +49,7 @@ fn every_acknowledged_write_is_there_once_and_in_order_whatever_happens() {
     let mut redis = RedisServer::start(Durability::AppendOnly);
     let place = RedisServer::absent(Durability::Memory);
     let wire = Wire::start(&place, &redis);
-    let mut proxy = Tideover::start_with(random.choice([&place, &redis]).unwrap(), &settings);
+    let mut proxy = Tideover::start_with(random.choice([&place, &place, &place, &redis]).unwrap(), &settings);
     proxy.wait_for_mode("healthy", DEADLINE);
     let begin = Instant::now();
     let answer_max = 2 * settings.command_timeout + settings.hold_timeout + Duration::from_secs(2);

@@ -119,7 +119,7 @@ fn ms(random: &mut fastrand::Rng, from: u64, to: u64) -> Duration {
 
 impl Blow {
     pub(crate) fn draw(random: &mut fastrand::Rng) -> Self {
-        match random.u8(0..22) {
+        match random.u8(0..23) {
             0 => Self::RedisKilled {
                 down: ms(random, 0, 1500),
             },
@@ -189,7 +189,7 @@ impl Blow {
             },
             2 | 3 => Self::Stranded {
                 which: Cut::draw(random),
-                held: ms(random, 500, 6000),
+                held: ms(random, 2500, 6000),
             },
             _ => Self::Slow {
                 latency: ms(random, 5, 400),
