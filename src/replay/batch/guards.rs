@@ -94,7 +94,9 @@ struct Planned {
 /// A batch with guarded records: the first of them begins it.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
+    /// Keys to ask about, each once, in the order of the question.
     asked: Vec<Vec<u8>>,
+    is_asked: HashSet<Vec<u8>>,
     open: HashSet<Vec<u8>>,
     all_open: bool,
     planned: Vec<Planned>,
@@ -126,7 +128,8 @@ impl Plan {
     pub(super) fn add(&mut self, at: usize, bytes: Range<usize>, Steps(steps): Steps) {
         self.guarded += usize::from(steps.iter().any(|step| step.guard != Guard::None));
         for key in guarded_keys(&steps) {
-            if !self.asked.contains(key) {
+            if !self.is_asked.contains(key) {
+                self.is_asked.insert(key.clone());
                 self.asked.push(key.clone());
             }
         }
