@@ -10,6 +10,7 @@
 
 mod gates;
 mod queues;
+mod stores;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;
@@ -43,7 +44,7 @@ fn presets() -> Vec<PathBuf> {
 #[test]
 fn every_preset_is_a_valid_configuration_that_says_what_it_is_for() {
     let presets = presets();
-    assert!(presets.len() >= 7, "{presets:?}");
+    assert!(presets.len() >= 9, "{presets:?}");
     for path in presets {
         let output = Command::new(Tideover::binary())
             .args(["check", "--config"])
@@ -88,7 +89,12 @@ fn a_preset_is_one_upstream_and_its_rules_come_last() {
 fn every_preset_has_a_story_and_a_line_in_the_readme() {
     let root = folder().parent().unwrap().to_owned();
     let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
-    let stories = [include_str!("queues.rs"), include_str!("gates.rs")].concat();
+    let stories = [
+        include_str!("queues.rs"),
+        include_str!("gates.rs"),
+        include_str!("stores.rs"),
+    ]
+    .concat();
     for path in presets() {
         let name = path.file_name().unwrap().to_str().unwrap();
         assert!(stories.contains(&format!("\"{name}\"")), "{name} has no story");

@@ -111,7 +111,7 @@ fn sidekiq_story(world: &mut World) -> Damages {
         let _ = sidekiq_cron(process);
     }
     let process = &mut processes[0];
-    // `JobSet#delete_by_value`, up to Sidekiq 6.2 also `Scheduled::Enq`: who removes the job enqueues it.
+    // `JobSet#delete_by_value`, in old versions also `Scheduled::Enq`: who removes the job enqueues it.
     let taken = process.call("ZREM retry job-3").is_ok_and(|removed| removed.is_one());
     // Another process, which reaches Redis.
     let taken_elsewhere = redis.call("ZREM retry job-3").is_one();
