@@ -44,7 +44,7 @@ fn presets() -> Vec<PathBuf> {
 #[test]
 fn every_preset_is_a_valid_configuration_that_says_what_it_is_for() {
     let presets = presets();
-    assert!(presets.len() >= 9, "{presets:?}");
+    assert!(presets.len() >= 10, "{presets:?}");
     for path in presets {
         let output = Command::new(Tideover::binary())
             .args(["check", "--config"])

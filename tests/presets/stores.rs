@@ -1,4 +1,4 @@
-//! What is loaded, changed and saved: sessions and documents.
+//! What is loaded, changed and saved, or compared: sessions, documents, registries.
 
 use crate::world::{Program, Raised, World};
 use crate::{Damages, check};
@@ -120,5 +120,35 @@ fn documents_story(world: &mut World) -> Damages {
     if damages.is_empty() {
         assert_eq!(world.dead_letters(), 3, "what was not replayed is kept");
     }
+    damages
+}
+
+#[test]
+fn registries() {
+    check(
+        "registries.toml",
+        registries_story,
+        &["every backend was taken out of service", "files in use were deleted"],
+    );
+}
+
+fn registries_story(world: &mut World) -> Damages {
+    let mut damages = Damages::new();
+    let mut redis = world.elsewhere();
+    redis.call("SADD backends:web 10.0.0.1 10.0.0.2");
+    redis.call("SET upload:7 in-use");
+    world.cut();
+    let mut program = world.program();
+    if program
+        .call("SMEMBERS backends:web")
+        .is_ok_and(|backends| backends.is_nothing())
+    {
+        damages.push("every backend was taken out of service");
+    }
+    if program.call("KEYS upload:*").is_ok_and(|uploads| uploads.is_nothing()) {
+        damages.push("files in use were deleted");
+    }
+    drop(program);
+    world.mend();
     damages
 }
