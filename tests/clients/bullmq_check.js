@@ -1,8 +1,8 @@
-// BullMQ: `bullmq_check.js PORT` runs a worker and gives it work.
+// BullMQ: `bullmq_check.js PORT` runs a worker and gives it work. With the rules of config/bullmq.toml.
 "use strict";
 
 const { FlowProducer, Queue, QueueEvents, Worker } = require("bullmq");
-const { check, ask, guarded } = require("./report.js");
+const { check, ask, refused, guarded } = require("./report.js");
 
 const PORT = Number(process.argv[2]);
 const DEADLINE_MS = 20_000;
@@ -72,8 +72,18 @@ async function main() {
   await Promise.all([queue.waitUntilReady(), worker.waitUntilReady(), events.waitUntilReady()]);
   await queue.obliterate({ force: true });
   await work("before", { queue, events, flows });
+  await queue.pause();
+  const waiting = await queue.add("add", { a: 20, b: 22 });
   await ask("down");
+  // Neither "it does not exist" nor "it runs".
+  await refused("job while down", () => queue.getJob(waiting.id));
+  await refused("jobs while down", () => queue.getJobs(["paused"]));
+  await refused("is it paused, while down", () => queue.isPaused());
+  await refused("a job to add while down", () => queue.add("add", { a: 1, b: 1 }));
   await ask("up");
+  check("still paused", await queue.isPaused(), true);
+  await queue.resume();
+  check("waited for the end", await within("waited", waiting.waitUntilFinished(events)), 42);
   await work("after", { queue, events, flows });
   check("the worker lives", worker.isRunning(), true);
   await Promise.all([worker.close(), events.close(), flows.close()]);

@@ -1,10 +1,14 @@
-"""Celery, broker and result backend: `celery_check.py PORT` starts a worker on this very module and gives it work."""
+"""Celery, broker and result backend: `celery_check.py PORT` starts workers on this very module and gives them work.
+
+With the rules of config/celery.toml.
+"""
 
 import contextlib
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 
 import celery
@@ -18,7 +22,8 @@ DEADLINE_S = 20
 app = celery.Celery("celery_check", broker=f"{URL}/5", backend=f"{URL}/6")
 app.conf.update(
     broker_connection_retry_on_startup=True,
-    broker_transport_options={"visibility_timeout": 30},
+    # Each second a sweep for abandoned messages, which takes a lock.
+    broker_transport_options={"visibility_timeout": 30, "unacked_restore_interval": 1, "unacked_restore_throttle": 1},
     result_expires=600,
     task_track_started=True,
 )
@@ -46,10 +51,36 @@ def fail():
     raise ValueError("on purpose")
 
 
+@app.task
+def over(folder):
+    """Begins, and ends when it is told to."""
+    (pathlib.Path(folder) / "begun").touch()
+    wait_for_file(folder, "end")
+    return "over"
+
+
+@celery.signals.task_postrun.connect(sender=over)
+def result_is_stored(kwargs, args, **_):
+    (pathlib.Path(args[0]) / "stored").touch()
+
+
+@celery.signals.worker_ready.connect
+def worker_is_ready(**_):
+    if folder := os.environ.get("CELERY_CHECK_FOLDER"):
+        (pathlib.Path(folder) / "ready").touch()
+
+
+def wait_for_file(folder, name):
+    end = time.monotonic() + DEADLINE_S
+    while not (pathlib.Path(folder) / name).exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    return (pathlib.Path(folder) / name).exists()
+
+
 @contextlib.contextmanager
-def worker():
-    command = [sys.executable, "-m", "celery", "-A", "celery_check", "worker", "--concurrency=2", "--loglevel=CRITICAL"]
-    env = {**os.environ, "CELERY_CHECK_PORT": sys.argv[1]}
+def worker(name, folder):
+    command = [sys.executable, "-m", "celery", "-A", "celery_check", "worker", "--concurrency=2", "--loglevel=CRITICAL", "-n", name]
+    env = {**os.environ, "CELERY_CHECK_PORT": sys.argv[1], "CELERY_CHECK_FOLDER": folder}
     process = subprocess.Popen(command, cwd=pathlib.Path(__file__).parent, env=env, stdout=subprocess.DEVNULL)
     try:
         yield process
@@ -105,14 +136,23 @@ def work(when):
 
 def main():
     redis.Redis.from_url(URL).flushall()
-    with worker() as process:
+    with tempfile.TemporaryDirectory() as folder, worker("first", folder) as process:
         wait_for_worker()
         work("before")
+        long = over.delay(folder)
+        check("a long task has begun", wait_for_file(folder, "begun"), True)
         wait_until_nothing_is_on_its_way(redis.Redis.from_url(URL))
         ask("down")
         during = add.delay(20, 22)
-        ask("up")
-        check("asked for while down", got(during), 42)
+        (pathlib.Path(folder) / "end").touch()
+        check("a task ended while down", wait_for_file(folder, "stored"), True)
+        (pathlib.Path(folder) / "ready").unlink()
+        with worker("second", folder) as second:
+            check("a worker starts while down", wait_for_file(folder, "ready"), True)
+            ask("up")
+            check("asked for while down", got(during), 42)
+            check("the second worker lives", second.poll(), None)
+        check("result of the task that ended while down", got(long), "over")
         wait_for_worker()
         work("after")
         check("the worker lives", process.poll(), None)
