@@ -99,11 +99,16 @@ impl Wire {
         let (lines, redis) = (wire.lines.clone(), redis.address());
         std::thread::spawn(move || {
             while let Ok((near, _)) = listener.accept() {
-                // A Redis that is not there is one that ends the connection.
-                let Ok(far) = TcpStream::connect(&redis) else { continue };
                 let current = lines.lock().unwrap().last().unwrap().clone();
-                join(&near, &far, &current.to_redis);
-                join(&far, &near, &current.from_redis);
+                let redis = redis.clone();
+                std::thread::spawn(move || {
+                    // Redis has no connection before something arrives.
+                    current.to_redis.arrive(Instant::now());
+                    // A Redis that is not there is one that ends the connection.
+                    let Ok(far) = TcpStream::connect(&redis) else { return };
+                    join(&near, &far, &current.to_redis);
+                    join(&far, &near, &current.from_redis);
+                });
             }
         });
         wire
