@@ -46,6 +46,8 @@ pub enum Continuity {
     Lost,
     /// Nothing connects the two.
     Broken,
+    /// The server does not say who it is (no right to INFO): it may have been another one for long, unnoticed, and written to.
+    Untold,
 }
 
 /// What the journal knows of a database.
@@ -124,6 +126,9 @@ pub fn parse_marker(value: &[u8]) -> Marker {
 #[must_use]
 pub fn continuity(mark: &Mark, now: &Server) -> Continuity {
     let same = |a: &str, b: &str| !a.is_empty() && a == b;
+    if now.run_id.is_empty() && now.replid.is_empty() {
+        return Continuity::Untold;
+    }
     let histories_known = !mark.replid.is_empty() && !now.replid.is_empty();
     if same(&mark.run_id, &now.run_id) && (!histories_known || mark.replid == now.replid) {
         Continuity::Same
@@ -173,7 +178,10 @@ fn behind(local: Local, there: There, seq: u64) -> Option<Decision> {
     match there.continuity {
         // Somebody set it: what is confirmed stays confirmed.
         Continuity::Same => None,
-        Continuity::Survived | Continuity::Lost | Continuity::Broken => rewind(local, acked_here_seq, seq),
+        Continuity::Untold if has_live_ran(local, acked_here_seq) => None,
+        Continuity::Survived | Continuity::Lost | Continuity::Broken | Continuity::Untold => {
+            rewind(local, acked_here_seq, seq)
+        }
     }
 }
 
@@ -185,19 +193,24 @@ fn absent(local: Local, there: There) -> Option<Decision> {
         Continuity::Same => None,
         Continuity::Survived if there.keys > 0 => None,
         Continuity::Lost | Continuity::Survived => rewind(local, acked_here_seq, 0),
-        Continuity::Broken if there.keys == 0 => rewind(local, acked_here_seq, 0),
+        Continuity::Broken | Continuity::Untold if there.keys == 0 => rewind(local, acked_here_seq, 0),
+        Continuity::Untold if has_live_ran(local, acked_here_seq) => None,
         // It may have been evicted or lost: what can be applied twice is.
         Continuity::Broken if is_over(local, acked_here_seq) => None,
-        Continuity::Broken => Some(Decision::Rewind {
+        Continuity::Broken | Continuity::Untold => Some(Decision::Rewind {
             to_seq: 0,
             absolute_only_upto_seq: acked_here_seq,
         }),
     }
 }
 
+fn has_live_ran(local: Local, acked_here_seq: u64) -> bool {
+    acked_here_seq <= local.live_since_seq
+}
+
 /// Whether the records are the upstream's own to keep: confirmed long ago, with live writes since that may have built on them.
 fn is_over(local: Local, acked_here_seq: u64) -> bool {
-    acked_here_seq <= local.live_since_seq && local.acked_age_ms > RETENTION_MS
+    has_live_ran(local, acked_here_seq) && local.acked_age_ms > RETENTION_MS
 }
 
 fn rewind(local: Local, acked_here_seq: u64, to_seq: u64) -> Option<Decision> {
@@ -332,6 +345,25 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_does_not_say_who_it_is_gets_nothing_again_that_live_writes_may_have_replaced() {
+        let live = Local {
+            live_since_seq: 100,
+            ..LOCAL
+        };
+        let untold = |marker| there(marker, Continuity::Untold);
+        check(live, untold(Marker::At(50)), done(100));
+        check(live, untold(Marker::Absent), done(100));
+        check(LOCAL, untold(Marker::At(50)), back(50, 0));
+        check(LOCAL, untold(Marker::Absent), back(0, 90));
+        let empty = There {
+            keys: 0,
+            ..untold(Marker::Absent)
+        };
+        check(live, empty, back(0, 90));
+        check(LOCAL, empty, back(0, 0));
+    }
+
+    #[test]
     fn a_foreign_marker_stops() {
         check(
             LOCAL,
@@ -393,6 +425,7 @@ mod tests {
         check("b", "r1", "", -1, 100, Continuity::Survived);
         check("b", "r1", "", -1, 99, Continuity::Lost);
         check("b", "r2", "0000", -1, 300, Continuity::Broken);
-        check("", "", "", -1, 0, Continuity::Broken);
+        check("b", "", "", -1, 0, Continuity::Broken);
+        check("", "", "", -1, 0, Continuity::Untold);
     }
 }

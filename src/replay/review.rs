@@ -193,7 +193,17 @@ impl Run<'_> {
             // Where it may not be asked, the database is not taken for empty.
             keys: keys.unwrap_or(1),
         };
-        Ok(decide(local, there))
+        let decision = decide(local, there);
+        if continuity == Continuity::Untold
+            && matches!(decision, Decision::Done { upto_seq } if marker != Marker::At(upto_seq))
+        {
+            tracing::warn!(
+                upstream = self.replay.shared.target.name,
+                db,
+                "the marker is not where it was left, and the upstream does not say whether it is the same: nothing is replayed again"
+            );
+        }
+        Ok(decision)
     }
 
     pub(super) fn incarnation_of(&self, marker: Marker) -> Incarnation {

@@ -1,10 +1,10 @@
 //! §7: another server takes over, with all that was confirmed or without its tail.
 
 use crate::support::{
-    Client, DEADLINE, Durability, RedisServer, Tideover, array, bulk, error_text, integer, wait_until,
+    Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, bulk, error_text, integer, wait_until,
 };
 use crate::way::Way;
-use crate::{SECOND, assert_list, check, letters, list, lose, numbers, over, push};
+use crate::{SECOND, assert_list, check, letters, list, lose, numbers, push, slow};
 
 /// A master and its replica behind one address, each of the two ways of its own.
 struct Couple {
@@ -17,9 +17,18 @@ struct Couple {
     proxy: Tideover,
 }
 
+/// May not ask the server who it is.
+const HARDENED: [&str; 8] = ["--user", "app", "on", ">secret", "~*", "&*", "+@all", "-@dangerous"];
+
 impl Couple {
     fn start() -> Self {
-        let options = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"];
+        Self::start_as("")
+    }
+
+    /// With the URL's credentials.
+    fn start_as(credentials: &str) -> Self {
+        let replication = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"];
+        let options = [replication.as_slice(), &HARDENED].concat();
         let master = RedisServer::start_with(Durability::Memory, &options);
         let link = Way::to(&master);
         let replica = RedisServer::start_with(Durability::Memory, &options);
@@ -27,7 +36,12 @@ impl Couple {
         check(&mut replica.client(), &follow, b"+OK\r\n");
         wait_until(DEADLINE, "the replica has everything", || says(&master, "state=online"));
         let address = Way::to(&master);
-        let proxy = over(&address, &master);
+        let settings = Settings {
+            url: Some(address.url().replace("://", &format!("://{credentials}"))),
+            ..slow()
+        };
+        let proxy = Tideover::start_with(&master, &settings);
+        proxy.wait_for_mode("healthy", DEADLINE);
         Self {
             master,
             replica,
@@ -163,11 +177,43 @@ fn another_server_is_noticed_before_it_is_written_to() {
     );
 }
 
+/// It cannot be noticed there: what others wrote meanwhile must not be overwritten by what is older.
+#[test]
+fn a_server_that_does_not_say_who_it_is_gets_nothing_older_than_live_writes() {
+    let mut couple = Couple::start_as("app:secret@");
+    couple.lose_replica();
+    check(&mut couple.proxy.client(), "SET b 0", b"+OK\r\n");
+    couple.journal(|client| {
+        check(client, "SET a old", b"+OK\r\n");
+    });
+    couple.be_back();
+    check(
+        &mut couple.replica.client(),
+        "SET there 1",
+        b"-READONLY You can't write against a read only replica.\r\n",
+    );
+    couple.fail_over();
+    couple.address.cut();
+    check(&mut couple.replica.client(), "SET there 1", b"+OK\r\n");
+    let mut client = couple.proxy.client();
+    wait_until(DEADLINE, "the new master is written to", || {
+        client.call(&["SET", "a", "new"]) == b"+OK\r\n" && couple.proxy.mode() == "healthy"
+    });
+    couple.journal(|client| push(client, 0..10));
+    couple.address.lead_to(&couple.replica);
+    couple.proxy.wait_for_recovery();
+    assert_list(&couple.replica, 0..10);
+    check(&mut couple.replica.client(), "GET a", &bulk("new"));
+}
+
 #[test]
 fn a_demoted_master_behind_the_same_address_is_not_written_to() {
     let mut couple = Couple::start();
     let mut client = couple.proxy.client();
     push(&mut client, 0..10);
+    wait_until(DEADLINE, "the replica has everything", || {
+        list(&couple.replica).len() == 10
+    });
     check(&mut couple.replica.client(), "REPLICAOF NO ONE", b"+OK\r\n");
     let follow = format!("REPLICAOF 127.0.0.1 {}", couple.replica.port());
     check(&mut couple.master.client(), &follow, b"+OK\r\n");

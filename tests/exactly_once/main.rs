@@ -55,7 +55,8 @@
 //! - A lost tail: `a_replica_that_lost_the_tail_in_mid_replay_gets_it_all`,
 //!   `a_replica_that_lost_the_tail_gets_again_what_is_absolute_once_others_have_written`,
 //!   `after_live_writes_only_absolute_records_are_applied_again_and_only_for_a_minute`
-//! - No trip: `another_server_is_noticed_before_it_is_written_to`
+//! - No trip: `another_server_is_noticed_before_it_is_written_to`,
+//!   `a_server_that_does_not_say_who_it_is_gets_nothing_older_than_live_writes`
 //! - A demoted master: `a_demoted_master_behind_the_same_address_is_not_written_to`,
 //!   `a_master_that_became_a_replica_is_down_and_its_error_reaches_nobody`
 
