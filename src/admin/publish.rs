@@ -51,7 +51,6 @@ fn counts(upstream: &UpstreamView) {
     telemetry::uncertain_writes(name, UncertainAction::Answered, answered);
     let resent = sum(upstream, |stats| stats.uncertain_resent.load(Relaxed));
     telemetry::uncertain_writes(name, UncertainAction::Resent, resent);
-    telemetry::stream_ids_changed(name, sum(upstream, |stats| stats.stream_ids_changed.load(Relaxed)));
     telemetry::upstream_connections(name, sum(upstream, |stats| stats.connections.load(Relaxed)));
     telemetry::clients(name, sum(upstream, |stats| stats.clients.load(Relaxed)));
 }

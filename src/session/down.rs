@@ -173,7 +173,7 @@ impl Task {
             protocol: self.state.key.protocol,
             upstream_name: &session.local.shared.target.name,
             wall_ms: wall_ms(),
-            stream_ids: &mut self.stream_ids,
+            stream_ids: &mut session.stream_adds.borrow_mut().ids,
         };
         match write_with(spec, &ask.request, rule_reply, &mut context, &mut reply) {
             Write::Journal(effect) => {
@@ -194,7 +194,7 @@ impl Task {
         }
         if self.session.append_generation.replace(generation) != generation {
             // The backlog that the IDs issued before stood in is gone: what bears one now is Redis's own.
-            self.stream_ids.settle();
+            self.session.stream_adds.borrow_mut().ids.settle();
         }
         true
     }

@@ -264,7 +264,7 @@ impl Task {
             protocol: self.state.key.protocol,
             upstream_name: &self.session.local.shared.target.name,
             wall_ms: wall_ms(),
-            stream_ids: &mut self.stream_ids,
+            stream_ids: &mut self.session.stream_adds.borrow_mut().ids,
         };
         match write_with(spec, &ask.request, rule_reply, &mut context, replies) {
             Write::Journal(effect) => Queued::Write(effect.into_owned()),

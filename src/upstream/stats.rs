@@ -55,7 +55,6 @@ pub struct WorkerStats {
     pub oldest_unanswered_ms: AtomicU64,
     pub uncertain_answered: AtomicU64,
     pub uncertain_resent: AtomicU64,
-    pub stream_ids_changed: AtomicU64,
     /// Grows with every tick of the worker: one that stands still is stuck.
     pub beats: AtomicU64,
 }
