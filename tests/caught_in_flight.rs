@@ -43,6 +43,54 @@ fn check_blocked(request: &[&str], partial: &'static [u8]) {
     assert_eq!(relay.connections_of(request[0]).len(), 1, "{request:?} was sent again");
 }
 
+/// A connection that ends behind what it was asked, once for each of these; what Redis had of them it has not executed.
+#[test]
+fn each_fate_of_what_is_in_flight_is_counted() {
+    let (redis, place) = (
+        RedisServer::start(Durability::AppendOnly),
+        RedisServer::absent(Durability::AppendOnly),
+    );
+    let seen = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    let _relay = Relay::start(&place, &redis, move |args| {
+        let is_caught = ["GET", "RPUSH", "EXEC", "BLPOP"].contains(&args[0].as_str());
+        if is_caught && seen.lock().unwrap().insert(args[0].clone()) {
+            Verdict::CloseAfter(Vec::new())
+        } else {
+            Verdict::Pass
+        }
+    });
+    let proxy = Tideover::healthy(&place);
+    let expect = |action: &str, count: u64| {
+        let line = format!("tideover_uncertain_writes_total{{upstream=\"main\",action=\"{action}\"}} {count}");
+        wait_until(DEADLINE, &line, || {
+            proxy.get("/metrics").1.lines().any(|said| said == line)
+        });
+    };
+    let uncertain = |reply: &[u8], name: &str| {
+        let text = error_text(reply).unwrap_or_else(|| panic!("{name}: {}", shown(reply)));
+        assert!(
+            text.starts_with(&format!("UNAVAILABLE {name} may or may not")),
+            "{text}"
+        );
+    };
+    expect("answered", 0);
+    let mut client = proxy.client();
+    assert_eq!(client.call(&["GET", "k"]), b"$-1\r\n");
+    expect("resent", 1);
+    uncertain(&client.call(&["RPUSH", "l", "1"]), "RPUSH");
+    expect("answered", 1);
+    proxy.wait_for_mode("healthy", DEADLINE);
+    assert_eq!(client.call(&["MULTI"]), b"+OK\r\n");
+    assert_eq!(client.call(&["RPUSH", "l", "2"]), b"+QUEUED\r\n");
+    uncertain(&client.call(&["EXEC"]), "EXEC");
+    expect("answered", 2);
+    proxy.wait_for_mode("healthy", DEADLINE);
+    client.send(&["BLPOP", "q", "0"]);
+    assert_eq!(client.until_closed(), b"");
+    expect("answered", 3);
+    assert_eq!(redis.client().call(&["LLEN", "l"]), b":0\r\n");
+}
+
 #[test]
 fn a_pop_that_was_answered_in_part_is_not_waited_for_again() {
     check_blocked(&["BLPOP", "q", "0"], b"*2\r\n$1\r\nq\r\n$5\r\nab");

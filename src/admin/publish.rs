@@ -53,7 +53,6 @@ fn counts(upstream: &UpstreamView) {
     telemetry::uncertain_writes(name, UncertainAction::Resent, resent);
     let journaled = sum(upstream, |stats| stats.uncertain_journaled.load(Relaxed));
     telemetry::uncertain_writes(name, UncertainAction::Journaled, journaled);
-    telemetry::stream_ids_changed(name, sum(upstream, |stats| stats.stream_ids_changed.load(Relaxed)));
     telemetry::upstream_connections(name, sum(upstream, |stats| stats.connections.load(Relaxed)));
     telemetry::clients(name, sum(upstream, |stats| stats.clients.load(Relaxed)));
 }

@@ -205,6 +205,15 @@ impl<'a> Payload<'a> {
         })
     }
 
+    /// Entries of streams whose IDs the upstream gives when they are replayed: others than their clients were told.
+    #[must_use]
+    pub fn provisional_ids(&self) -> usize {
+        let relative = self.effects().filter(|effect| effect.kind == EffectKind::Relative);
+        relative
+            .filter(|effect| first_bulk(&effect.command).eq_ignore_ascii_case(b"XADD"))
+            .count()
+    }
+
     /// Appends the commands as they are sent: deadlines as absolute milliseconds on the upstream's clock, never below 1.
     pub fn render(&self, age_ms: u64, upstream_now_ms: i64, out: &mut Vec<u8>) {
         out.reserve(self.effects.len());

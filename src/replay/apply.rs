@@ -160,6 +160,8 @@ impl Run<'_> {
             .filter(|(_, fate)| matches!(fate, Fate::Sent { .. }));
         let applied = (sent.count() as u64).saturating_sub(errors.len() as u64);
         telemetry::replayed(&self.replay.shared.target.name, applied);
+        let failed: Vec<usize> = errors.iter().map(|(place, _)| *place).collect();
+        telemetry::stream_ids_changed(&self.replay.shared.target.name, batch.ids_changed(&failed));
         self.going();
         match batch.last_seq() {
             Some(last_seq) => self.ack(last_seq).await,

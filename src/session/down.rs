@@ -206,7 +206,7 @@ impl Task {
         }
         if self.session.append_generation.replace(generation) != generation {
             // The backlog that the IDs issued before stood in is gone: what bears one now is Redis's own.
-            self.stream_ids.settle();
+            self.session.stream_adds.borrow_mut().ids.settle();
         }
         true
     }

@@ -140,6 +140,9 @@ impl Task {
         session.local.worker().stats.routed(Route::Forwarded);
         session.in_flight.set(session.in_flight.get() + 1);
         let seq = self.seq(ask);
+        if ask.name() == Some(Name::Xadd) && class == InFlight::Write {
+            session.stream_adds.borrow_mut().sent(seq, ask.request.arg(1));
+        }
         let recipient: Rc<Session> = Rc::clone(session);
         link.push(
             recipient,

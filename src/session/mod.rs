@@ -21,6 +21,7 @@ mod pubsub;
 mod recipient;
 mod route;
 mod state;
+mod stream_adds;
 mod streaming;
 mod task;
 mod tracking;
@@ -46,6 +47,7 @@ pub use append::Appender;
 use inquiry::Inquiry;
 pub use memory::OutageMemory;
 use output::Output;
+use stream_adds::StreamAdds;
 pub use task::serve;
 
 /// Bounds of one client, and of all.
@@ -161,6 +163,7 @@ struct Session {
     /// The newest write that the upstream has answered.
     last_write_answered: Cell<Option<u64>>,
     change_awaited: Cell<ChangeAwaited>,
+    stream_adds: RefCell<StreamAdds>,
     /// A blocking command is in flight: nothing is sent behind it.
     blocking: Cell<Option<Blocking>>,
     dedicated: RefCell<Option<Rc<Link>>>,
@@ -320,6 +323,7 @@ impl Session {
     #[inline]
     fn write_answered(&self, seq: u64, reply: &[u8]) {
         self.last_write_answered.set(Some(seq));
+        self.stream_adds.borrow_mut().answered(seq, reply);
         if let ChangeAwaited::Awaited { seq: awaited, change } = self.change_awaited.get()
             && awaited == seq
         {

@@ -14,7 +14,6 @@ use super::output::{Output, Withdrawn};
 use super::state::{Pinned, State, Transaction, Watch};
 use super::streaming::Streaming;
 use super::{ChangeAwaited, Home, RetryReason, Session, Settings};
-use crate::outage::write::StreamIds;
 use crate::resp::Request;
 use crate::resp::scan::{Asker, Limits, Scan, Scanner};
 use crate::upstream::io::{Reader, Writer};
@@ -57,7 +56,6 @@ pub(super) struct Task {
     pub(super) pending_check: Option<Rc<Check>>,
     pub(super) idle_watch: Option<IdleWatch>,
     pub(super) appender: Rc<Appender>,
-    pub(super) stream_ids: StreamIds,
     pub(super) closing: Closing,
     reader: Reader,
     scanner: Scanner,
@@ -101,6 +99,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         blocking: Cell::new(None),
         last_write_answered: Cell::new(None),
         change_awaited: Cell::new(ChangeAwaited::None),
+        stream_adds: RefCell::default(),
         push_part: RefCell::default(),
         dedicated: RefCell::default(),
         dedicated_ended: Cell::new(false),
@@ -121,7 +120,6 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         idle_watch: session.settings.limits.idle_timeout.map(IdleWatch::new),
         pending_check: None,
         appender,
-        stream_ids: StreamIds::default(),
         closing: Closing::No,
         reader,
         scanner: Scanner::default(),

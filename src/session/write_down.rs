@@ -23,7 +23,7 @@ pub(super) enum Written<'a> {
 impl Task {
     /// Decides by the table, with a rule's reply and what it asks for. Exactly one reply is appended to `out`.
     pub(super) fn write_down<'a>(
-        &mut self,
+        &self,
         spec: &'static Spec,
         request: &Request<'a>,
         rule_reply: Option<&Reply>,
@@ -43,11 +43,12 @@ impl Task {
                 Some((settings.memory.accepted_ids(), upstream_ms))
             }
         };
+        let mut adds = self.session.stream_adds.borrow_mut();
         let mut context = WriteContext {
             protocol: self.state.key.protocol,
             upstream_name,
             wall_ms,
-            stream_ids: &mut self.stream_ids,
+            stream_ids: &mut adds.ids,
             accepted_ids: shared_ids.as_mut().map(|(stream_ids, upstream_ms)| AcceptedIds {
                 stream_ids,
                 upstream_ms: *upstream_ms,

@@ -240,8 +240,9 @@ pub fn uncertain_writes(upstream: &str, action: UncertainAction, total: u64) {
     counter!(UNCERTAIN_WRITES, "upstream" => upstream.to_owned(), "action" => action.label()).absolute(total);
 }
 
-pub fn stream_ids_changed(upstream: &str, total: u64) {
-    counter!(STREAM_IDS_CHANGED, "upstream" => upstream.to_owned()).absolute(total);
+/// Replayed stream entries with another ID than their client was told.
+pub fn stream_ids_changed(upstream: &str, n: u64) {
+    counter!(STREAM_IDS_CHANGED, "upstream" => upstream.to_owned()).increment(n);
 }
 
 pub fn upstream_connects(upstream: &str, result: ConnectResult) {
@@ -283,6 +284,7 @@ pub fn start_at_zero(upstream: &str) {
     counter!(DEAD_LETTERS, "upstream" => upstream.to_owned(), "reason" => "too_old").absolute(0);
     counter!(UNFENCED, "upstream" => upstream.to_owned()).absolute(0);
     journal_errors(upstream, "damaged", 0);
+    stream_ids_changed(upstream, 0);
     identities_without_replay_rights(upstream, 0);
 }
 

@@ -56,7 +56,6 @@ pub struct WorkerStats {
     pub uncertain_answered: AtomicU64,
     pub uncertain_resent: AtomicU64,
     pub uncertain_journaled: AtomicU64,
-    pub stream_ids_changed: AtomicU64,
     /// Grows with every tick of the worker: one that stands still is stuck.
     pub beats: AtomicU64,
 }

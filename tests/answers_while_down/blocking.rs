@@ -2,25 +2,83 @@
 
 use super::*;
 
+/// Every command that blocks, its null reply in RESP2, and what wakes it with what it is given then.
+const BLOCKING: &[(&str, &str, &str, &str)] = &[
+    ("BLPOP q TIMEOUT", "*-1", "RPUSH q job", "*2"),
+    ("BRPOP q TIMEOUT", "*-1", "RPUSH q job", "*2"),
+    ("BLMOVE q d LEFT RIGHT TIMEOUT", "*-1", "RPUSH q job", "$3"),
+    ("BRPOPLPUSH q d TIMEOUT", "*-1", "RPUSH q job", "$3"),
+    ("BLMPOP TIMEOUT 1 q LEFT", "*-1", "RPUSH q job", "*2"),
+    ("BZPOPMIN z TIMEOUT", "*-1", "ZADD z 1 job", "*3"),
+    ("BZPOPMAX z TIMEOUT", "*-1", "ZADD z 1 job", "*3"),
+    ("BZMPOP TIMEOUT 1 z MIN", "*-1", "ZADD z 1 job", "*2"),
+    ("XREAD BLOCK TIMEOUT_MS STREAMS x $", "*-1", "XADD x 1-1 f v", "*1"),
+];
+
+fn blocking(line: &str, timeout_s: u64) -> String {
+    let ms = (timeout_s * 1000).to_string();
+    line.replace("TIMEOUT_MS", &ms)
+        .replace("TIMEOUT", &timeout_s.to_string())
+}
+
 #[test]
 fn a_blocking_command_is_held_for_its_own_timeout() {
     let (_gone, proxy) = down();
-    for (line, connect, expected) in [
-        (
-            "BLPOP q 1",
-            (|client| client) as fn(Client) -> Client,
-            b"*-1\r\n".as_slice(),
-        ),
-        ("BLPOP q 1", Client::hello3, b"_\r\n"),
-        ("BZPOPMIN q 1", |client| client, b"*-1\r\n"),
-        ("XREAD BLOCK 1000 STREAMS x 0", |client| client, b"*-1\r\n"),
-    ] {
-        let mut client = connect(proxy.client());
-        let begin = Instant::now();
-        check(&mut client, line, expected);
+    let connects = [(|client| client) as fn(Client) -> Client, Client::hello3];
+    let begin = Instant::now();
+    let mut waiting = Vec::new();
+    for (line, null, ..) in BLOCKING.iter().copied().chain([("WAIT 1 TIMEOUT_MS", ":0", "", "")]) {
+        for (connect, null) in connects.iter().zip([null, null.replace("*-1", "_").as_str()]) {
+            let mut client = connect(proxy.client());
+            let line = blocking(line, 1);
+            client.send(&line.split(' ').collect::<Vec<_>>());
+            waiting.push((line, client, format!("{null}\r\n")));
+        }
+    }
+    for (line, mut client, null) in waiting {
+        let reply = client.reply();
         let held = begin.elapsed();
+        assert_eq!(shown(&reply), shown(null.as_bytes()), "{line}");
         assert!(held >= Duration::from_millis(900), "{line} was answered after {held:?}");
         assert!(held < Duration::from_secs(5), "{line} was answered after {held:?}");
+    }
+}
+
+#[test]
+fn each_blocking_command_wakes_when_redis_is_back_and_gone_clients_take_nothing() {
+    let (mut redis, proxy) = down();
+    for (number, (line, ..)) in BLOCKING.iter().enumerate() {
+        let mut gone = proxy.client();
+        gone.send(&blocking(line, 60).split(' ').collect::<Vec<_>>());
+        if number % 2 == 0 {
+            gone.finish_sending();
+            assert_eq!(gone.until_closed(), b"", "{line}");
+        }
+    }
+    let clients = || proxy.status()["clients"].as_u64();
+    support::wait_until(DEADLINE, "no client is left", || clients() == Some(0));
+    let mut waiting: Vec<Client> = BLOCKING.iter().map(|_| proxy.client()).collect();
+    for (client, (line, ..)) in waiting.iter_mut().zip(BLOCKING) {
+        client.send(&blocking(line, 60).split(' ').collect::<Vec<_>>());
+    }
+    support::wait_until(DEADLINE, "all are there", || clients() == Some(BLOCKING.len() as u64));
+    redis.restart();
+    proxy.wait_for_recovery();
+    let mut direct = redis.client();
+    support::wait_until(DEADLINE, "all block", || {
+        let info = String::from_utf8(direct.call(&["INFO", "clients"])).unwrap();
+        info.contains(&format!("blocked_clients:{}\r\n", BLOCKING.len()))
+    });
+    for (_, _, giving, _) in BLOCKING {
+        direct.call(&giving.split(' ').collect::<Vec<_>>());
+    }
+    for (mut client, (line, _, _, given)) in waiting.into_iter().zip(BLOCKING) {
+        let reply = client.reply();
+        assert!(
+            reply.starts_with(format!("{given}\r\n").as_bytes()),
+            "{line}: {}",
+            shown(&reply)
+        );
     }
 }
 

@@ -80,3 +80,123 @@ fn a_session_that_owes_a_password_journals_nothing_also_after_a_restart() {
     check(&mut client, "GET k", &bulk("5"));
     check(&mut client, "EXISTS l", b":0\r\n");
 }
+
+/// What client libraries ask when they connect, of a tideover that has been in touch with Redis and of one that never was.
+#[test]
+fn what_a_library_asks_at_connect_is_answered_or_refused_in_so_many_words() {
+    let (_gone, seen) = down();
+    let absent = RedisServer::absent(Durability::AppendOnly);
+    let never = Tideover::start_with(&absent, &Settings::default());
+    never.wait_for_mode("down", DEADLINE);
+    let disabled = b"-ERR This instance has cluster support disabled\r\n".as_slice();
+    for proxy in [&seen, &never] {
+        for connect in [(|client| client) as fn(Client) -> Client, Client::hello3] {
+            let mut client = connect(proxy.client());
+            for (line, expected) in [
+                ("CLIENT SETNAME app", b"+OK\r\n".as_slice()),
+                ("CLIENT GETNAME", b"$3\r\napp\r\n"),
+                ("CLIENT NO-EVICT ON", b"+OK\r\n"),
+                ("CLIENT NO-TOUCH ON", b"+OK\r\n"),
+                ("SELECT 1", b"+OK\r\n"),
+                ("PING", b"+PONG\r\n"),
+                ("ACL WHOAMI", b"$7\r\ndefault\r\n"),
+                ("CLUSTER INFO", disabled),
+                ("CLUSTER SLOTS", disabled),
+                ("CLUSTER SHARDS", disabled),
+                ("CLUSTER NODES", disabled),
+                ("READONLY", disabled),
+                ("SCRIPT EXISTS ffff", b"*1\r\n:0\r\n"),
+                ("ROLE", b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"),
+            ] {
+                check(&mut client, line, expected);
+            }
+            for (line, first) in [
+                ("CLIENT ID", b':'),
+                ("COMMAND", b'*'),
+                ("COMMAND COUNT", b':'),
+                ("COMMAND LIST", b'*'),
+                ("COMMAND INFO get set", b'*'),
+                ("TIME", b'*'),
+            ] {
+                let reply = client.call(&line.split(' ').collect::<Vec<_>>());
+                assert_eq!(reply[0], first, "{line}: {}", shown(&reply));
+            }
+            for section in [["INFO"].as_slice(), &["INFO", "server"], &["INFO", "everything"]] {
+                let info = String::from_utf8(client.call(section)).unwrap();
+                for field in [
+                    "redis_version:7.",
+                    "redis_mode:standalone",
+                    "loading:0",
+                    "role:master",
+                    "cluster_enabled:0",
+                ] {
+                    assert!(info.contains(field), "{section:?} lacks {field}: {info}");
+                }
+            }
+            let databases = String::from_utf8(client.call(&["CONFIG", "GET", "databases"])).unwrap();
+            assert!(databases.ends_with("$9\r\ndatabases\r\n$2\r\n16\r\n"), "{databases}");
+            // They would tell of a server that is not there, or change it.
+            for line in [
+                "SCRIPT LOAD return",
+                "SCRIPT FLUSH",
+                "FUNCTION LIST",
+                "FUNCTION STATS",
+                "SENTINEL MASTERS",
+                "LOLWUT",
+                "CONFIG SET maxmemory 1",
+                "MONITOR",
+                "DEBUG SLEEP 0",
+            ] {
+                let text = error_text(&client.call(&line.split(' ').collect::<Vec<_>>())).expect(line);
+                assert!(text.starts_with("UNAVAILABLE "), "{line}: {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn only_credentials_that_redis_accepted_last_let_a_session_journal() {
+    let mut redis = RedisServer::start_with(
+        Durability::AppendOnly,
+        &[
+            "--user", "worker", "on", ">old", "~*", "+@all", "--user", "default", "off",
+        ],
+    );
+    let mut proxy = Tideover::start_with(&redis, &Settings::default());
+    let owed = b"-NOAUTH Authentication required.\r\n";
+    support::wait_until(DEADLINE, "AUTH goes through", || {
+        proxy.client().call(&["AUTH", "worker", "old"]) == b"+OK\r\n"
+    });
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    proxy.restart();
+    proxy.wait_for_mode("down", DEADLINE);
+    for (user, password) in [("worker", "wrong"), ("stranger", "old"), ("default", "old")] {
+        let mut client = proxy.client();
+        let text = error_text(&client.call(&["AUTH", user, password])).expect("refused");
+        assert!(text.starts_with("UNAVAILABLE AUTH was not applied"), "{user}: {text}");
+        check(&mut client, "SET k refused", owed);
+        let hello = client.call(&["HELLO", "3", "AUTH", user, password]);
+        assert!(error_text(&hello).is_some(), "{user}: {}", shown(&hello));
+        check(&mut client, "RPUSH l refused", owed);
+    }
+    assert_eq!(proxy.backlog(), 0);
+    let mut client = proxy.client();
+    check(&mut client, "AUTH worker old", b"+OK\r\n");
+    check(&mut client, "SET k 1", b"+OK\r\n");
+    assert_eq!(proxy.backlog(), 1);
+    redis.launch();
+    proxy.wait_for_recovery();
+    // Redis has another password for it now, and says so of the old one: that is forgotten.
+    check(&mut client, "ACL SETUSER worker resetpass >new", b"+OK\r\n");
+    support::wait_until(DEADLINE, "the old password is refused", || {
+        let reply = proxy.client().call(&["AUTH", "worker", "old"]);
+        reply.starts_with(b"-WRONGPASS")
+    });
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    let mut client = proxy.client();
+    assert!(error_text(&client.call(&["AUTH", "worker", "old"])).is_some());
+    check(&mut client, "SET k 2", owed);
+    assert_eq!(proxy.backlog(), 0);
+}

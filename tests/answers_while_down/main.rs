@@ -292,6 +292,30 @@ fn an_id_is_provisional_only_until_its_backlog_is_gone() {
 }
 
 #[test]
+fn an_id_given_while_down_is_never_older_than_what_the_session_saw_before() {
+    let mut redis = RedisServer::start(Durability::AppendOnly);
+    let proxy = Tideover::healthy(&redis);
+    let mut client = proxy.client();
+    // Of a clock that is ahead of ours, or of a client that chooses.
+    check(&mut client, "XADD s 9999999999999-7 f v", &bulk("9999999999999-7"));
+    let mut pipeline = support::command(&["XADD", "t", "9999999999999-1", "f", "v"]);
+    pipeline.extend(support::command(&["GETDEL", "nothing"]));
+    pipeline.extend(support::command(&["XADD", "t", "9999999999999-2", "f", "v"]));
+    client.send_raw(&pipeline);
+    (0..3).for_each(|_| drop(client.reply()));
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    check(&mut client, "XADD s * f v", &bulk("9999999999999-8"));
+    check(&mut client, "XADD t * f v", &bulk("9999999999999-3"));
+    check(&mut client, "XADD t 9999999999999-9 f v", &bulk("9999999999999-9"));
+    redis.restart();
+    proxy.wait_for_recovery();
+    check(&mut redis.client(), "XLEN t", b":4\r\n");
+    let changed = "tideover_stream_ids_changed_total{upstream=\"main\"} 2";
+    support::wait_until(DEADLINE, changed, || proxy.get("/metrics").1.contains(changed));
+}
+
+#[test]
 fn a_session_that_was_connected_before_and_after_never_notices() {
     let (mut redis, proxy) = down();
     let mut client = proxy.client().hello3();

@@ -82,3 +82,53 @@ fn rules_hold_inside_a_transaction() {
         b"*4\r\n$1\r\n1\r\n$1\r\n1\r\n$-1\r\n$-1\r\n",
     );
 }
+
+#[test]
+fn what_is_watched_or_selected_or_wrong_is_said_and_nothing_of_it_is_journaled() {
+    let mut redis = RedisServer::start(Durability::AppendOnly);
+    let proxy = Tideover::healthy(&redis);
+    let mut watching = proxy.client();
+    check(&mut watching, "WATCH w", b"+OK\r\n");
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    let refused = |client: &mut Client, line: &str| {
+        let text = error_text(&client.call(&line.split(' ').collect::<Vec<_>>())).expect(line);
+        assert!(text.starts_with("UNAVAILABLE "), "{line}: {text}");
+    };
+    check(&mut watching, "MULTI", b"+OK\r\n");
+    check(&mut watching, "SET w 1", b"+QUEUED\r\n");
+    refused(&mut watching, "EXEC");
+    let mut client = proxy.client();
+    refused(&mut client, "WATCH w");
+    check(&mut client, "EXEC", b"-ERR EXEC without MULTI\r\n");
+    check(&mut client, "MULTI", b"+OK\r\n");
+    check(&mut client, "MULTI", b"-ERR MULTI calls can not be nested\r\n");
+    check(&mut client, "WATCH w", b"-ERR WATCH inside MULTI is not allowed\r\n");
+    check(&mut client, "SELECT 3", b"+QUEUED\r\n");
+    check(&mut client, "SET w 1", b"+QUEUED\r\n");
+    refused(&mut client, "EXEC");
+    let aborted = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
+    for (wrong, said) in [
+        ("SET w", "ERR wrong number of arguments for 'set' command"),
+        ("GET", "ERR wrong number of arguments for 'get' command"),
+    ] {
+        check(&mut client, "MULTI", b"+OK\r\n");
+        check(&mut client, wrong, format!("-{said}\r\n").as_bytes());
+        check(&mut client, "SET w 1", b"+QUEUED\r\n");
+        check(&mut client, "EXEC", aborted);
+    }
+    // What Redis refuses inside EXEC leaves the others as they are.
+    check(&mut client, "MULTI", b"+OK\r\n");
+    check(&mut client, "SET w 1 EX x", b"+QUEUED\r\n");
+    check(&mut client, "SET v 1", b"+QUEUED\r\n");
+    check(
+        &mut client,
+        "EXEC",
+        b"*2\r\n-ERR value is not an integer or out of range\r\n+OK\r\n",
+    );
+    assert_eq!(proxy.backlog(), 1);
+    redis.restart();
+    proxy.wait_for_recovery();
+    check(&mut redis.client(), "EXISTS w", b":0\r\n");
+    check(&mut redis.client(), "GET v", &bulk("1"));
+}

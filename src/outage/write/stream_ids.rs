@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::parse::StreamId;
+use super::parse::{IdArgument, StreamId, id_argument};
 
 const KEYS_MAX: usize = 64;
 
@@ -33,6 +33,16 @@ impl StreamIds {
     pub fn saw(&mut self, key: &[u8], id: StreamId) {
         let known = self.known_mut(key);
         known.last = known.last.max(Some(id));
+    }
+
+    /// The upstream's reply to an XADD, as it came; what is no ID says nothing.
+    pub fn saw_reply(&mut self, key: &[u8], reply: &[u8]) {
+        let mut lines = reply.split(|byte| *byte == b'\n');
+        if let (Some([b'$', ..]), Some(line), Some([])) = (lines.next(), lines.next(), lines.next())
+            && let Some(IdArgument::Explicit(id)) = line.strip_suffix(b"\r").and_then(id_argument)
+        {
+            self.saw(key, id);
+        }
     }
 
     /// For `XADD key *`: the clock, or one more than the last ID.
@@ -173,6 +183,25 @@ mod tests {
         assert_eq!(shared.accept_in(b"s", 501, &mut one), id(501, 0));
         assert_eq!(shared.accept_in(b"s", 501, &mut two), id(501, 1));
         assert!(!one.is_provisional(b"s", id(501, 0)) && !two.is_provisional(b"s", id(501, 1)));
+    }
+
+    #[test]
+    fn the_id_in_a_whole_reply_is_seen_and_nothing_else() {
+        let mut ids = StreamIds::default();
+        for other in [
+            "-ERR x\r\n",
+            "$-1\r\n",
+            "_\r\n",
+            "$5\r\n900-",
+            "$0\r\n\r\n",
+            "$3\r\n9-x\r\n",
+            "",
+        ] {
+            ids.saw_reply(b"s", other.as_bytes());
+        }
+        assert_eq!(ids.issue(b"s", 100), id(100, 0));
+        ids.saw_reply(b"s", b"$5\r\n900-4\r\n");
+        assert_eq!(ids.issue(b"s", 100), id(900, 5));
     }
 
     #[test]

@@ -103,6 +103,17 @@ impl Batch {
         self.records.last().map(|(record, _)| record.seq)
     }
 
+    /// The entries of streams that were applied with another ID than their clients were told, but for those where one of these commands failed.
+    pub(super) fn ids_changed(&self, failed: &[usize]) -> u64 {
+        let applied = self.records.iter().filter_map(|(record, fate)| match *fate {
+            Fate::Sent { first, commands } if !failed.iter().any(|place| (first..first + commands).contains(place)) => {
+                decode(&record.payload).ok()
+            }
+            Fate::Sent { .. } | Fate::Passed | Fate::TooOld | Fate::Unreadable | Fate::Unmet(_) => None,
+        });
+        applied.map(|payload| payload.provisional_ids() as u64).sum()
+    }
+
     /// The record that the command at `place` belongs to.
     pub(super) fn record_at(&self, place: usize) -> Option<&Record> {
         self.records.iter().find_map(|(record, fate)| match *fate {
