@@ -7,7 +7,7 @@ use crate::support::{
     Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, bulk, error_text, integer, wait_until,
 };
 use crate::way::{Exec, Way};
-use crate::{SECOND, assert_list, check, down, healthy, letters, list, lose, numbers, over, push};
+use crate::{SECOND, assert_list, check, down, letters, list, lose, numbers, over, push};
 
 fn marker_key(redis: &RedisServer) -> String {
     array(&redis.client().call(&["KEYS", "tideover:*:replayed"])).remove(0)
@@ -17,12 +17,11 @@ fn last_error(proxy: &Tideover) -> String {
     proxy.status()["last_error"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Freezes and wakes it: an outage that costs it nothing.
-fn through_an_outage(redis: &RedisServer, proxy: &Tideover, during: impl FnOnce(&mut Client)) {
-    redis.stop();
-    proxy.wait_for_mode("down", DEADLINE);
+/// An outage that costs Redis nothing.
+fn through_an_outage(redis: &RedisServer, way: &Way, proxy: &Tideover, during: impl FnOnce(&mut Client)) {
+    lose(way, proxy);
     during(&mut proxy.client());
-    redis.cont();
+    way.lead_to(redis);
 }
 
 #[test]
@@ -51,8 +50,9 @@ fn a_database_that_is_gone_takes_nothing_elsewhere() {
 #[test]
 fn a_stranger_who_touches_the_marker_costs_a_batch_and_nothing_more() {
     let redis = RedisServer::start(Durability::Memory);
-    let proxy = healthy(&redis);
-    through_an_outage(&redis, &proxy, |client| push(client, 0..1));
+    let way = Way::to(&redis);
+    let proxy = over(&way, &redis);
+    through_an_outage(&redis, &way, &proxy, |client| push(client, 0..1));
     proxy.wait_for_recovery();
     let marker = marker_key(&redis);
     assert_eq!(
@@ -60,7 +60,7 @@ fn a_stranger_who_touches_the_marker_costs_a_batch_and_nothing_more() {
         -1,
         "it does not expire"
     );
-    through_an_outage(&redis, &proxy, |client| push(client, 1..SECOND));
+    through_an_outage(&redis, &way, &proxy, |client| push(client, 1..SECOND));
     let mut stranger = redis.client();
     for touch in 1..30 {
         // Tells who watches it, and changes nothing.
@@ -125,7 +125,10 @@ fn of_two_copies_of_a_data_directory_one_is_told_and_skips_nothing() {
     let redis = RedisServer::start(Durability::Memory);
     let mut first = Tideover::start_with(&redis, &Settings::default());
     first.wait_for_mode("healthy", DEADLINE);
-    through_an_outage(&redis, &first, |client| push(client, 0..5));
+    redis.stop();
+    first.wait_for_mode("down", DEADLINE);
+    push(&mut first.client(), 0..5);
+    redis.cont();
     first.wait_for_recovery();
     assert_eq!(first.terminate(DEADLINE).code(), Some(0));
     let mut second = Tideover::prepare(&redis, &Settings::default());
@@ -217,17 +220,19 @@ fn evict_the_marker(redis: &RedisServer) {
 #[test]
 fn an_evicted_marker_and_a_restart_push_nothing_twice() {
     let mut redis = RedisServer::start(Durability::AppendOnly);
-    let proxy = healthy(&redis);
-    through_an_outage(&redis, &proxy, |client| {
+    let way = Way::to(&redis);
+    let proxy = over(&way, &redis);
+    through_an_outage(&redis, &way, &proxy, |client| {
         push(client, 0..10);
         check(client, "SET x 1", b"+OK\r\n");
     });
     proxy.wait_for_recovery();
     evict_the_marker(&redis);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    lose(&way, &proxy);
     push(&mut proxy.client(), 10..20);
     redis.restart();
+    way.lead_to(&redis);
     proxy.wait_for_recovery();
     assert_list(&redis, 0..20);
     check(&mut redis.client(), "GET x", &bulk("1"));
@@ -242,11 +247,12 @@ fn an_evicted_marker_and_a_restart_push_nothing_twice() {
 #[test]
 fn an_evicted_marker_without_a_restart_costs_nothing() {
     let redis = RedisServer::start(Durability::Memory);
-    let proxy = healthy(&redis);
-    through_an_outage(&redis, &proxy, |client| push(client, 0..10));
+    let way = Way::to(&redis);
+    let proxy = over(&way, &redis);
+    through_an_outage(&redis, &way, &proxy, |client| push(client, 0..10));
     proxy.wait_for_recovery();
     evict_the_marker(&redis);
-    through_an_outage(&redis, &proxy, |client| push(client, 10..20));
+    through_an_outage(&redis, &way, &proxy, |client| push(client, 10..20));
     proxy.wait_for_recovery();
     assert_list(&redis, 0..20);
     assert_eq!(proxy.dead_letters(), 0);
@@ -275,8 +281,9 @@ fn what_was_flushed_in_an_outage_stays_away() {
 #[test]
 fn a_flush_during_replay_is_of_what_was_there_and_the_rest_follows() {
     let redis = RedisServer::start(Durability::Memory);
-    let proxy = healthy(&redis);
-    through_an_outage(&redis, &proxy, |client| push(client, 0..SECOND));
+    let way = Way::to(&redis);
+    let proxy = over(&way, &redis);
+    through_an_outage(&redis, &way, &proxy, |client| push(client, 0..SECOND));
     let mut direct = redis.client();
     wait_until(DEADLINE, "a part is replayed", || list_length(&mut direct) > 500);
     check(&mut direct, "FLUSHALL", b"+OK\r\n");
@@ -289,17 +296,19 @@ fn a_flush_during_replay_is_of_what_was_there_and_the_rest_follows() {
 #[test]
 fn what_was_flushed_before_a_restart_comes_back_as_far_as_it_is_absolute() {
     let mut redis = RedisServer::start(Durability::AppendOnly);
-    let proxy = healthy(&redis);
-    through_an_outage(&redis, &proxy, |client| {
+    let way = Way::to(&redis);
+    let proxy = over(&way, &redis);
+    through_an_outage(&redis, &way, &proxy, |client| {
         push(client, 0..10);
         check(client, "SET x 1", b"+OK\r\n");
     });
     proxy.wait_for_recovery();
     check(&mut redis.client(), "FLUSHALL", b"+OK\r\n");
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    lose(&way, &proxy);
     push(&mut proxy.client(), 10..20);
     redis.restart();
+    way.lead_to(&redis);
     proxy.wait_for_recovery();
     assert_list(&redis, 10..20);
     // As after the loss of all data, which nobody can tell from it: for a minute, and said.
