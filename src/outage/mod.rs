@@ -1,7 +1,8 @@
 //! What a client is told while the upstream is down. Pure: requests in, replies out.
 //!
 //! [`answer`] decides by the command's name, then by its arguments, what kind of answer a request gets, and writes the reply where it is one
-//! that needs nobody else. A neutral reply is, byte for byte, what a Redis with an empty keyspace answers (checked against 7.0).
+//! that needs nobody else. A neutral reply is, byte for byte, what a Redis with an empty keyspace answers (checked against 7.0;
+//! newer servers refuse some arguments that 7.0 takes, or in other words: `tests/neutral_live.rs` lists them, and 7.0's answer stands).
 //! Deviations, on purpose, where an empty Redis would answer an error that makes consumers act: XPENDING, XINFO GROUPS and CONSUMERS,
 //! XREADGROUP, XCLAIM, XAUTOCLAIM.
 
