@@ -27,12 +27,14 @@
 //! | I/O error of a sync, `everysec`, `no` | acknowledged records are copied to another segment, synced; appends are refused until that is done | `sync` |
 //! | I/O error of a checkpoint | an older one stands; the marker in Redis keeps records from being applied twice | `checkpoint` |
 //! | a dead letter cannot be kept or read | replay is halted before its record | `dead_letters` |
+//! | records cannot be set aside, or read when their user is back | replay is halted before them | (log line) |
 //! | a crash within an append | the torn tail is cut at the next opening: it was not acknowledged | (log line) |
 //! | damage in a record, found at the opening | that record is lost, those around it are not; the file is kept as `*.corrupt` in the end | `damaged` |
 //! | damage in a record, found later | replay is halted there; the next opening finds what is left | `read` |
 //! | damage in a segment's header, or in one checkpoint | nothing is lost | `damaged` |
 //! | damage in the queue file | no start: nothing else says whose the records are | (exit 1) |
 //! | damage among dead letters | that one is lost; the file is kept as `dead-letters.corrupt` | `damaged` |
+//! | damage in an entry of those that wait | its records are lost; the file is kept as `waiting.corrupt` | `damaged` |
 //! | a step of the wall clock | order and counts are by number; expiries by the monotonic clock, after a restart by the wall clock | – |
 //! | another process has the directory | no start | (exit 1) |
 //!
