@@ -3,7 +3,8 @@
 //! # Words
 //! *client* (the app) · *session* (one client connection) · *upstream* (the Redis behind us) · *lane* (an upstream connection that the
 //! sessions of a worker share) · *dedicated connection* (one session's own; a *spare* until a session needs it) · *journal* of *records*
-//! (acknowledged writes) · *backlog* (records not replayed yet) · *marker* (the key in Redis that says how far replay got) · *dead letter* (a record that Redis refuses for good).
+//! (acknowledged writes) · *backlog* (records not replayed yet) · *marker* (the key in Redis that says how far replay got) · *dead letter* (a record that Redis refuses for good) · *waiting* (of records: set aside
+//! until their user is known again).
 //! Breaker and mode go in pairs: CLOSED `healthy` · OPEN `down` or `probing` · HALF_OPEN `catching_up`.
 //!
 //! # Rooms
@@ -50,8 +51,9 @@
 //! 3. Back to even: in one step, when nothing is unreplayed and the inbox is empty. Appends of an older generation are refused and routed again.
 //!
 //! Recovery: a probe succeeds → HALF_OPEN → fence (each connection of the connection file is proven dead) → review (did the upstream lose what it
-//! had confirmed?) → batches with the watched marker → the owner closes. When replay cannot go on although Redis answers (paused, OOM, an identity
-//! that is not known), the mode is *halted*: reads go upstream, writes behind the backlog.
+//! had confirmed?) → batches with the watched marker → the owner closes. When replay cannot go on although Redis answers (paused, OOM), the mode is
+//! *halted*: reads go upstream, writes behind the backlog. Records of a user whose credentials are not known are set aside, and nobody else waits; a
+//! connection of that user that comes up while CLOSED begins a catching up and serves nobody before it.
 //!
 //! # Invariants, each with its tests
 //! 1. Replies leave a session in the order of its requests.
@@ -63,14 +65,18 @@
 //!    `every_write_is_accounted_for_when_redis_is_killed`, `every_write_is_accounted_for_when_redis_freezes`,
 //!    `every_write_is_accounted_for_when_nothing_arrives_either_way` (each way of failing: `tests/failing`),
 //!    `a_pop_that_redis_may_have_executed_ends_with_its_connection`
-//! 4. No write starts being forwarded after a journaled write was acknowledged, until the backlog is gone (records of an unknown identity aside).
-//!    `no_interleaving_loses_overtakes_or_repeats_a_write`, `each_rule_is_needed`, `writes_that_arrive_during_replay_stay_behind_the_backlog`
+//! 4. No write starts being forwarded after a journaled write was acknowledged, until the backlog is gone. Waiting records keep back only the
+//!    writes of their own user.
+//!    `no_interleaving_loses_overtakes_or_repeats_a_write`, `each_rule_is_needed`, `writes_that_arrive_during_replay_stay_behind_the_backlog`,
+//!    `a_user_who_comes_back_finds_its_records_replayed_before_anything_new`, `several_sessions_of_a_user_who_comes_back_all_stay_behind`
 //! 5. A session settles all its forwarded commands, in order, before its first append.
 //!    `a_session_that_moves_between_outage_and_health_keeps_its_order`
-//! 6. The checkpoint never passes an unconfirmed record; a torn tail is cut only at the end of the last segment.
+//! 6. The checkpoint never passes a record that is not confirmed, a dead letter, or waiting, durably; a torn tail is cut only at the end of the last segment.
 //!    `the_checkpoint_moves_forward_only_and_never_beyond_what_is_written`, `a_crash_before_the_journal_knows_applies_nothing_twice`,
-//!    `a_damaged_tail_before_another_segment_is_not_taken_for_a_torn_one`
-//! 7. After a start with a backlog the mode is never `healthy` before the backlog is gone.
+//!    `a_damaged_tail_before_another_segment_is_not_taken_for_a_torn_one`,
+//!    `a_crash_between_setting_aside_and_the_checkpoint_neither_repeats_nor_loses`, `what_waited_is_applied_once_and_in_order_whatever_breaks`
+//! 7. After a start with a backlog the mode is never `healthy` before the backlog is gone, waiting records aside.
+//!    `records_of_a_user_who_is_not_known_again_wait_and_only_they`,
 //!    `mode_is_never_healthy_before_the_backlog_of_an_earlier_process_is_gone`
 //! 8. Nothing sent before a failure can be applied after replay began; a connection is on file before it carries an application byte.
 //!    `bytes_sent_before_the_crash_are_fenced_by_the_next_process`, `the_fence_ends_a_frozen_connection_before_replay`,
@@ -92,6 +98,7 @@
 //!   journal/checkpoint[.recent]    how far replay got
 //!   journal/seg-<seq>.journal      records; formats in src/journal/format.rs, payloads in src/outage/payload.rs
 //!   journal/dead-letters
+//!   journal/waiting                records that wait for their user
 //! ```
 //!
 //! # Where it departs from what one might expect

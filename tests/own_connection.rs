@@ -195,10 +195,30 @@ fn a_user_without_the_right_to_select_stays_in_the_database_chosen_before() {
         let mut replies = Vec::new();
         for rule in [
             [
-                "ACL", "SETUSER", "limited", "on", ">secret", "~*", "+get", "+set", "+blpop",
+                "ACL",
+                "SETUSER",
+                "limited",
+                "on",
+                ">secret",
+                "~*",
+                "+get",
+                "+set",
+                "+blpop",
+                "+@transaction",
             ]
             .as_slice(),
-            &["ACL", "SETUSER", "selecting", "on", ">secret", "~*", "+get", "+select"],
+            &[
+                "ACL",
+                "SETUSER",
+                "selecting",
+                "on",
+                ">secret",
+                "~*",
+                "+get",
+                "+set",
+                "+select",
+                "+@transaction",
+            ],
         ] {
             replies.extend(admin.call(rule));
         }

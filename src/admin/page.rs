@@ -103,6 +103,21 @@ fn section(page: &mut String, upstream: &UpstreamStatus) -> fmt::Result {
         writeln!(page, "<div><dt>{term}</dt><dd>{value}</dd></div>")?;
     }
     page.push_str("</dl>\n");
+    let notes = [
+        (
+            "Journaled writes wait until these users authenticate",
+            &upstream.identities_waiting,
+        ),
+        (
+            "Without rights to MULTI or the marker",
+            &upstream.identities_without_replay_rights,
+        ),
+    ];
+    for (note, users) in notes {
+        if !users.is_empty() {
+            writeln!(page, "<p class=\"error\">{note}: {}</p>", Escaped(&users.join(", ")))?;
+        }
+    }
     for error in upstream.last_error.iter().chain(&upstream.journal_error) {
         writeln!(page, "<p class=\"error\">{}</p>", Escaped(error))?;
     }
@@ -136,6 +151,7 @@ mod tests {
             mode: "catching_up",
             queue: QueueStatus {
                 records: 12,
+                waiting_records: 0,
                 bytes: 2048,
                 oldest_age_ms: 1_500,
                 acknowledged_total: 20,
@@ -149,6 +165,8 @@ mod tests {
             clients: 4,
             last_error: Some("<b>\"refused\" & 'gone'</b>".to_owned()),
             fence: "proven",
+            identities_waiting: vec!["<alice>".to_owned()],
+            identities_without_replay_rights: Vec::new(),
             generation: 3,
             connections: 2,
             halted: false,

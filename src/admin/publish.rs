@@ -43,6 +43,8 @@ pub async fn publish(view: &View) {
 fn counts(upstream: &UpstreamView) {
     let name = upstream.name();
     telemetry::start_at_zero(name);
+    telemetry::identities_waiting(name, upstream.controls.status().identities_waiting.len());
+    telemetry::identities_without_replay_rights(name, upstream.shared.rights.users_without().len());
     telemetry::set_breaker_state(name, state(upstream.shared.mode()));
     for route in Route::ALL {
         telemetry::commands(name, route.label(), sum(upstream, |stats| stats.route_total(route)));

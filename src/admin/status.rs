@@ -30,6 +30,10 @@ pub(super) struct UpstreamStatus {
     pub(super) clients: u64,
     pub(super) last_error: Option<String>,
     pub(super) fence: &'static str,
+    /// Users whose journaled writes wait for their credentials.
+    pub(super) identities_waiting: Vec<String>,
+    /// Users who may not use MULTI or the marker, as far as tested: they journal absolute writes only.
+    pub(super) identities_without_replay_rights: Vec<String>,
     pub(super) generation: u64,
     /// Open connections to the upstream.
     pub(super) connections: u64,
@@ -41,6 +45,8 @@ pub(super) struct UpstreamStatus {
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct QueueStatus {
     pub(crate) records: u64,
+    /// Of them, those that wait for their user.
+    pub(crate) waiting_records: u64,
     pub(crate) bytes: u64,
     pub(crate) oldest_age_ms: u64,
     pub(crate) acknowledged_total: u64,
@@ -57,6 +63,7 @@ impl QueueStatus {
     pub(crate) fn of(journal: &journal::Status) -> Self {
         Self {
             records: journal.records,
+            waiting_records: journal.waiting_records,
             bytes: journal.bytes,
             oldest_age_ms: oldest_age_ms(journal),
             acknowledged_total: journal.acknowledged_total,
@@ -93,8 +100,9 @@ pub(super) async fn upstream_status(upstream: &UpstreamView) -> UpstreamStatus {
     let numbers = upstream.journal_status().await;
     let mode = upstream.shared.mode();
     let journal_error = numbers.as_ref().and_then(|numbers| numbers.last_error.clone());
-    let why_halted = upstream.controls.status().last_error.filter(|_| mode == Mode::Halted);
     let is_running = upstream.owner.is_running();
+    let replay = upstream.controls.status();
+    let why_halted = replay.last_error.filter(|_| mode == Mode::Halted);
     UpstreamStatus {
         name: upstream.name().to_owned(),
         listen: upstream.listen.clone(),
@@ -105,7 +113,9 @@ pub(super) async fn upstream_status(upstream: &UpstreamView) -> UpstreamStatus {
         dead_letters: numbers.as_ref().map_or(0, |numbers| numbers.journal.dead_letters),
         clients: sum(upstream, |stats| stats.clients.load(Relaxed)),
         last_error: why_halted.or_else(|| upstream.shared.last_error()),
-        fence: upstream.controls.status().fence.label(),
+        fence: replay.fence.label(),
+        identities_waiting: replay.identities_waiting.into_iter().collect(),
+        identities_without_replay_rights: upstream.shared.rights.users_without(),
         generation: upstream.shared.generation(),
         connections: sum(upstream, |stats| stats.connections.load(Relaxed)),
         halted: mode == Mode::Halted,

@@ -213,7 +213,7 @@ impl<S: Storage> Journal<S> {
 
     /// What cannot be given up for an append.
     fn disk_bytes_needed(&self) -> u64 {
-        self.backlog.bytes + self.letters.bytes()
+        self.backlog.bytes + self.letters.bytes() + self.waiting.bytes()
     }
 
     /// Begins another incarnation before the counter of this one would run into the next number.

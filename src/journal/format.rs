@@ -11,10 +11,12 @@
 //!               (an earlier version wrote the newest only, with all up to it known)
 //!   checkpoint  "TIDECHKP": queue id 16 | generation u64 | seq u64 | wall_ms u64 | offset i64 | run_id | replid,
 //!               both as length u16 and bytes
-//! letters   magic "TIDEDEAD" 8 | version u32 | queue id 16 | entries
-//! entry     a record whose wall_ms is its kind (1 letter, 2 dropped), whose mono_ms is the wall_ms of the letter's record
-//!           (0: not known), and whose payload is
-//!           reason length u32 | error length u32 | reason | error | payload of the record
+//! log       magic 8 | version u32 | queue id 16 | entries
+//! entry     a record whose wall_ms is its kind (1 entry, 2 dropped, 3 begun); its payload
+//!   dead-letters  "TIDEDEAD": reason length u32 | error length u32 | reason | error | payload of the record;
+//!                 mono_ms is the wall_ms of the letter's record (0: not known)
+//!   waiting       "TIDEWAIT": name length u32 | name | records without a checksum of their own:
+//!                 payload length u32 | seq u64 | wall_ms u64 | mono_ms u64 | payload
 //! ```
 
 use crc32fast::Hasher;

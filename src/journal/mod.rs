@@ -12,7 +12,7 @@
 //! - A torn tail is cut at the end of the last segment only. Each segment says which record came before it, so that
 //!   left-overs of failed appends do not count, and missing records are noticed.
 //! - Memory does not grow with the number of records: per segment an index point per MiB, and two read chunks. (Dead
-//!   letters take a few words each.)
+//!   letters take a few words each, records that wait a few words per entry of up to a thousand.)
 //!
 //! What fails, and what comes of it. Each is counted in `tideover_journal_errors_total{kind}` and logged when it begins; while the newest
 //! write has failed, `tideover_journal_writable` is 0 and `/status` says why (`journal_error`).
@@ -27,23 +27,26 @@
 //! | I/O error of a sync, `everysec`, `no` | acknowledged records are copied to another segment, synced; appends are refused until that is done | `sync` |
 //! | I/O error of a checkpoint | an older one stands; the marker in Redis keeps records from being applied twice | `checkpoint` |
 //! | a dead letter cannot be kept or read | replay is halted before its record | `dead_letters` |
+//! | records cannot be set aside, or read when their user is back | replay is halted before them | (log line) |
 //! | a crash within an append | the torn tail is cut at the next opening: it was not acknowledged | (log line) |
 //! | damage in a record, found at the opening | that record is lost, those around it are not; the file is kept as `*.corrupt` in the end | `damaged` |
 //! | damage in a record, found later | replay is halted there; the next opening finds what is left | `read` |
 //! | damage in a segment's header, or in one checkpoint | nothing is lost | `damaged` |
 //! | damage in the queue file | no start: nothing else says whose the records are | (exit 1) |
 //! | damage among dead letters | that one is lost; the file is kept as `dead-letters.corrupt` | `damaged` |
+//! | damage in an entry of those that wait | its records are lost; the file is kept as `waiting.corrupt` | `damaged` |
 //! | a step of the wall clock | order and counts are by number; expiries by the monotonic clock, after a restart by the wall clock | – |
 //! | another process has the directory | no start | (exit 1) |
 //!
 //! Directory: `lock`, `queue`, `checkpoint`, `checkpoint.recent`, `seg-<first seq, 20 digits>.journal`, `dead-letters`,
-//! and `*.corrupt` for what people may want to look at. The formats are drawn in `format.rs`.
+//! `waiting` and `*.corrupt` for what people may want to look at. The formats are drawn in `format.rs`.
 
 mod append;
 mod dead_letters;
 mod format;
 pub mod handover;
 mod incarnations;
+mod keyed_log;
 mod open;
 mod overlay;
 pub mod owner;
@@ -53,6 +56,7 @@ mod segment;
 mod small_files;
 mod storage;
 mod types;
+mod waiting;
 mod walk;
 mod window;
 
@@ -66,9 +70,9 @@ mod tests;
 use std::collections::VecDeque;
 use std::io;
 
-use dead_letters::DeadLetters;
 use format::{Codec, QueueId};
 pub use incarnations::Incarnations;
+use keyed_log::KeyedLog;
 pub use overlay::{Overlay, OverlayFile};
 use segment::{Segment, Tally};
 use small_files::Checkpoints;
@@ -76,8 +80,9 @@ pub use storage::{DiskStorage, Storage, StorageFile};
 pub use types::{
     APPEND_RECORDS_MAX, AppendError, Appended, Checkpoint, Damage, DeadLetter, ErrorCounts, Fsync, Health,
     MONO_MS_RETRIED, Mark, Missing, Moved, OpenError, OpenReport, ReadError, Record, ReplayedError, SEGMENT_BYTES_MAX,
-    Settings, Status, SyncDone, SyncError, SyncTicket, Unsynced,
+    Settings, Status, SyncDone, SyncError, SyncTicket, Unsynced, WaitingEntry, WaitingName,
 };
+use waiting::Waiting;
 use walk::{Ground, Walk};
 
 /// The journal of one upstream. It has one owner; every call may block on the disk.
@@ -105,7 +110,8 @@ pub struct Journal<S: Storage> {
     checkpoints: Checkpoints<S::File>,
     reading: Walk<S::File>,
     replaying: Walk<S::File>,
-    letters: DeadLetters<S::File>,
+    letters: KeyedLog<S::File>,
+    waiting: Waiting<S::File>,
     totals: Totals,
 }
 
@@ -182,12 +188,15 @@ impl<S: Storage> Journal<S> {
     #[must_use]
     pub fn status(&self) -> Status {
         let record_bytes: u64 = self.segments.iter().map(|segment| segment.tally.record_bytes).sum();
+        let waiting = self.waiting.beyond();
+        let oldest = [self.backlog.oldest_wall_ms, self.waiting.oldest_wall_ms()];
         Status {
-            records: self.backlog.records,
-            bytes: self.backlog.bytes,
-            oldest_wall_ms: self.backlog.oldest_wall_ms,
+            records: self.backlog.records + waiting.records,
+            bytes: self.backlog.bytes + waiting.bytes,
+            waiting_records: self.waiting.records(),
+            oldest_wall_ms: oldest.into_iter().flatten().min(),
             acknowledged_total: self.totals.appended,
-            replayed_total: self.totals.replayed,
+            replayed_total: self.totals.replayed + self.waiting.replayed(),
             retained_bytes: record_bytes.saturating_sub(self.backlog.bytes),
             disk_bytes: self.disk_bytes(),
             dead_letters: self.letters.count(),
@@ -204,36 +213,10 @@ impl<S: Storage> Journal<S> {
         }
     }
 
-    /// Keeps a record that the upstream refused for good, durably. `false` when it is kept already.
-    ///
-    /// # Errors
-    /// It may or may not be kept; asking again is safe.
-    pub fn dead_letter(&mut self, letter: &DeadLetter) -> io::Result<bool> {
-        self.letters.add(&self.storage, letter)
-    }
-
-    /// All dead letters, by number. Prefer [`Journal::dead_letters_after`] where there may be many.
-    ///
-    /// # Errors
-    /// They cannot be read.
-    pub fn dead_letters(&mut self) -> io::Result<Vec<DeadLetter>> {
-        self.dead_letters_after(0, usize::MAX)
-    }
-
-    /// The next dead letters by number.
-    ///
-    /// # Errors
-    /// They cannot be read.
-    pub fn dead_letters_after(&mut self, after_seq: u64, letters_max: usize) -> io::Result<Vec<DeadLetter>> {
-        self.letters.read(&self.storage, after_seq, letters_max)
-    }
-
-    /// Gives up a dead letter, durably. `false` when there is none of that number.
-    ///
-    /// # Errors
-    /// It may or may not be kept; asking again is safe.
-    pub fn drop_dead_letter(&mut self, seq: u64) -> io::Result<bool> {
-        self.letters.drop_letter(&self.storage, seq)
+    /// Records that replay has yet to look at.
+    #[must_use]
+    pub fn backlog_records(&self) -> u64 {
+        self.backlog.records
     }
 
     /// Syncs what is written and makes the checkpoint durable.
@@ -257,7 +240,7 @@ impl<S: Storage> Journal<S> {
     }
 
     fn disk_bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.tally.end).sum::<u64>() + self.letters.bytes()
+        self.segments.iter().map(|segment| segment.tally.end).sum::<u64>() + self.letters.bytes() + self.waiting.bytes()
     }
 
     fn back_tally(&self) -> Tally {

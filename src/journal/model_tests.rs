@@ -1,5 +1,7 @@
 //! The journal against a plain list, over a disk that fails and loses what was not synced.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::fault_storage::FaultStorage;
@@ -17,6 +19,9 @@ enum Action {
     SaveCheckpoint,
     Release { part: u8 },
     Rewind { part: u8 },
+    SetAside { name: u8, records: u8 },
+    BeginWaiting { part: u8 },
+    DropWaiting { part: u8 },
     FailWrite { after_bytes: u8 },
     FailSync,
     Crash { seed: u64 },
@@ -33,6 +38,9 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         1 => Just(Action::SaveCheckpoint),
         1 => any::<u8>().prop_map(|part| Action::Release { part }),
         1 => any::<u8>().prop_map(|part| Action::Rewind { part }),
+        2 => (0..2u8, 1..5u8).prop_map(|(name, records)| Action::SetAside { name, records }),
+        1 => any::<u8>().prop_map(|part| Action::BeginWaiting { part }),
+        2 => any::<u8>().prop_map(|part| Action::DropWaiting { part }),
         2 => any::<u8>().prop_map(|after_bytes| Action::FailWrite { after_bytes }),
         2 => Just(Action::FailSync),
         2 => any::<u64>().prop_map(|seed| Action::Crash { seed }),
@@ -68,6 +76,19 @@ struct Run {
     last_seq: u64,
     appends: u64,
     has_rewound: bool,
+    /// What stands aside, by number.
+    aside: BTreeMap<u64, Aside>,
+    /// What a crash may bring there, or take from there.
+    doubtful: BTreeMap<u64, Aside>,
+    /// The last record of an entry that has gone.
+    dropped_seq: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Aside {
+    key: u64,
+    name: Vec<u8>,
+    payload: Vec<u8>,
 }
 
 impl Run {
@@ -89,6 +110,9 @@ impl Run {
             last_seq: 0,
             appends: 0,
             has_rewound: false,
+            aside: BTreeMap::new(),
+            doubtful: BTreeMap::new(),
+            dropped_seq: 0,
         }
     }
 
@@ -126,10 +150,11 @@ impl Run {
             }
             Action::Rewind { part } => {
                 self.has_rewound = true;
+                self.dropped_seq = 0;
                 let seq = self.seq_at(part);
-                let before = self.journal().status();
+                let before = self.journal().backlog_records();
                 if let Ok(moved) = self.journal().rewind(seq) {
-                    assert_eq!(self.journal().status().records, before.records + moved.records);
+                    assert_eq!(self.journal().backlog_records(), before + moved.records);
                 }
                 let kept: Vec<u64> = self.read_all().iter().map(|record| record.seq).collect();
                 let replayed_seq = self.replayed_seq;
@@ -137,6 +162,13 @@ impl Run {
                     .retain(|entry| entry.seq > replayed_seq || kept.contains(&entry.seq));
                 self.replayed_seq = self.journal().status().replayed_seq;
             }
+            Action::SetAside { name, records } => self.set_aside(name, records.into()),
+            Action::BeginWaiting { part } => {
+                if let Some(key) = self.key_at(part) {
+                    drop(self.journal().begin_waiting(key));
+                }
+            }
+            Action::DropWaiting { part } => self.drop_waiting(part),
             Action::FailWrite { after_bytes } => {
                 self.storage.disk().fail_write_after = Some(usize::from(after_bytes));
             }
@@ -221,6 +253,80 @@ impl Run {
         }
     }
 
+    /// Records of a name, as replay sets them aside: in order, and not around others.
+    fn set_aside(&mut self, name: u8, records: usize) {
+        let replayed_seq = self.replayed_seq;
+        let backlog = self.read_all();
+        let of_name = backlog
+            .into_iter()
+            .filter(|record| record.seq > replayed_seq && record.seq & 1 == u64::from(name));
+        let is_aside = |record: &Record| self.aside.contains_key(&record.seq);
+        let records: Vec<Record> = of_name
+            .skip_while(is_aside)
+            .take_while(|record| !is_aside(record))
+            .take(records)
+            .collect();
+        let Some(key) = records.first().map(|record| record.seq) else {
+            return;
+        };
+        let done = self.journal().set_aside(&[name], &records);
+        let kept = match done {
+            Ok(()) => &mut self.aside,
+            Err(_) => &mut self.doubtful,
+        };
+        kept.extend(records.into_iter().map(|record| {
+            let aside = Aside {
+                key,
+                name: vec![name],
+                payload: record.payload.to_vec(),
+            };
+            (record.seq, aside)
+        }));
+    }
+
+    fn key_at(&self, part: u8) -> Option<u64> {
+        let at = self.aside.len().saturating_sub(1) * usize::from(part) / 255;
+        self.aside.values().nth(at).map(|aside| aside.key)
+    }
+
+    fn drop_waiting(&mut self, part: u8) {
+        let Some(key) = self.key_at(part) else { return };
+        let of_entry: BTreeMap<u64, Aside> = self
+            .aside
+            .iter()
+            .filter(|(_, aside)| aside.key == key)
+            .map(|(seq, aside)| (*seq, aside.clone()))
+            .collect();
+        let last_seq = of_entry.keys().next_back().copied().unwrap_or_default();
+        match self.journal().drop_waiting(key) {
+            Ok(true) => {
+                self.aside.retain(|_, aside| aside.key != key);
+                if last_seq <= self.replayed_seq {
+                    self.dropped_seq = self.dropped_seq.max(last_seq);
+                }
+            }
+            Ok(false) => assert!(last_seq > self.replayed_seq, "{key} is done and stays"),
+            Err(_) => self.doubtful.extend(of_entry),
+        }
+    }
+
+    fn read_aside(&mut self) -> BTreeMap<u64, Aside> {
+        let mut all = BTreeMap::new();
+        let mut after_key = 0;
+        while let Some(entry) = self.journal().waiting_entry(after_key, None).unwrap() {
+            after_key = entry.key;
+            for record in entry.records {
+                let aside = Aside {
+                    key: entry.key,
+                    name: entry.name.clone(),
+                    payload: record.payload.to_vec(),
+                };
+                assert_eq!(all.insert(record.seq, aside), None, "{} waits twice", record.seq);
+            }
+        }
+        all
+    }
+
     fn read_all(&mut self) -> Vec<Record> {
         let mut records: Vec<Record> = Vec::new();
         loop {
@@ -249,17 +355,20 @@ impl Run {
             .map(|entry| (entry.seq, entry.payload.clone()))
             .collect();
         assert_eq!(got, expected);
+        assert_eq!(self.read_aside(), self.aside);
+        let mut all: BTreeMap<u64, Vec<u8>> = expected.into_iter().collect();
+        assert_eq!(self.journal().backlog_records(), all.len() as u64);
+        all.extend(self.aside.iter().map(|(seq, aside)| (*seq, aside.payload.clone())));
         let status = self.journal().status();
-        assert_eq!(status.records, expected.len() as u64);
+        assert_eq!(status.waiting_records, self.aside.len() as u64);
+        assert_eq!(status.records, all.len() as u64, "each counts once");
         assert_eq!(
             status.bytes,
-            expected
-                .iter()
-                .map(|(_, payload)| 32 + payload.len() as u64)
-                .sum::<u64>()
+            all.values().map(|payload| 32 + payload.len() as u64).sum::<u64>()
         );
-        assert_eq!(status.oldest_wall_ms.is_some(), !expected.is_empty());
-        assert!(status.disk_bytes <= self.settings.bytes_max + 2 * SEGMENT_HEADER_BYTES);
+        assert_eq!(status.oldest_wall_ms.is_some(), !all.is_empty());
+        let waiting_bytes = self.journal().waiting.bytes();
+        assert!(status.disk_bytes <= self.settings.bytes_max + waiting_bytes + 2 * SEGMENT_HEADER_BYTES);
     }
 
     fn crash(&mut self, seed: u64) {
@@ -274,6 +383,22 @@ impl Run {
             replayed_seq <= self.replayed_seq,
             "the checkpoint is ahead of what was confirmed"
         );
+        assert!(
+            replayed_seq >= self.dropped_seq,
+            "what waited and went would be met again"
+        );
+        let aside = self.read_aside();
+        for (seq, there) in &aside {
+            assert!(
+                self.aside.get(seq) == Some(there) || self.doubtful.get(seq) == Some(there),
+                "{seq} waits and should not"
+            );
+        }
+        for seq in self.aside.keys().filter(|seq| !self.doubtful.contains_key(seq)) {
+            assert!(aside.contains_key(seq), "{seq} waited and is lost");
+        }
+        self.aside = aside;
+        self.doubtful.clear();
         let got = self.read_all();
         assert!(got.is_sorted_by(|a, b| a.seq < b.seq));
         for record in &got {

@@ -4,14 +4,16 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io;
 
-use super::dead_letters::DeadLetters;
+use super::dead_letters;
 use super::format::{Codec, QueueId, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, segment_first_seq, segment_name};
 use super::incarnations::Incarnations;
+use super::keyed_log::KeyedLog;
 use super::scan::{Area, Numbers, Tail, scan};
-use super::segment::Segment;
+use super::segment::{Segment, holds};
 use super::small_files::{Checkpoints, QUEUE, Queue, read_small};
 use super::storage::{Storage, StorageFile};
 use super::types::{Checkpoint, Damage, Missing, OpenError, OpenReport, Settings, is_no_room};
+use super::waiting::Waiting;
 use super::walk::Walk;
 use super::{Backlog, Journal, Start, Totals, Writer};
 
@@ -46,9 +48,6 @@ impl<S: Storage> Journal<S> {
         let codec = Codec::new(&queue.queue_id);
         let (checkpoints, checkpoint, checkpoints_unreadable) =
             Checkpoints::load(&storage, queue.queue_id).map_err(disk("checkpoint"))?;
-        let (letters, dead_letter_bytes_unreadable) =
-            DeadLetters::load(&storage, queue.queue_id, codec).map_err(disk("dead-letters"))?;
-
         let mut recovery = Recovery {
             storage: &storage,
             queue_id: queue.queue_id,
@@ -59,7 +58,6 @@ impl<S: Storage> Journal<S> {
             backlog: Backlog::default(),
             report: OpenReport {
                 checkpoints_unreadable,
-                dead_letter_bytes_unreadable,
                 ..OpenReport::default()
             },
         };
@@ -67,10 +65,13 @@ impl<S: Storage> Journal<S> {
         let Recovery {
             segments,
             backlog,
-            report,
+            mut report,
             checkpoint,
             ..
         } = recovery;
+        let replayed_seq = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.seq);
+        let is_backlog = |seq| seq > replayed_seq && holds(&segments, seq);
+        let (letters, waiting) = logs(&storage, &queue, codec, &is_backlog, &mut report)?;
         let incarnations = queue.incarnations.after_opening(&fresh_queue_id);
         let incarnations = incarnations.ok_or(OpenError::Exhausted)?;
         let mut journal = Self {
@@ -94,6 +95,7 @@ impl<S: Storage> Journal<S> {
             reading: Walk::default(),
             replaying: Walk::default(),
             letters,
+            waiting,
             totals: Totals::default(),
         };
         match journal.begin() {
@@ -139,6 +141,25 @@ impl<S: Storage> Journal<S> {
     }
 }
 
+/// The dead letters, and what waits.
+type Logs<F> = (KeyedLog<F>, Waiting<F>);
+
+/// The logs beside the segments.
+fn logs<S: Storage>(
+    storage: &S,
+    queue: &Queue,
+    codec: Codec,
+    is_backlog: &dyn Fn(u64) -> bool,
+    report: &mut OpenReport,
+) -> Result<Logs<S::File>, OpenError> {
+    let (letters, unreadable) =
+        KeyedLog::load(storage, &dead_letters::NAMES, queue.queue_id, codec).map_err(disk("dead-letters"))?;
+    report.dead_letter_bytes_unreadable = unreadable;
+    let (waiting, unreadable) = Waiting::load(storage, queue.queue_id, codec, is_backlog).map_err(disk("waiting"))?;
+    report.waiting_bytes_unreadable = unreadable;
+    Ok((letters, waiting))
+}
+
 fn lock<S: Storage>(storage: &mut S) -> Result<(), OpenError> {
     storage.lock().map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked,
@@ -159,7 +180,10 @@ fn load_queue<S: Storage>(storage: &S, names: &[String], fresh_queue_id: QueueId
         return Queue::parse(&bytes).ok_or_else(|| corrupt("it does not say whose the records are"));
     }
     let belongs = |name: &String| {
-        segment_first_seq(name).is_some() || name.starts_with("checkpoint") || name.starts_with("dead-letters")
+        segment_first_seq(name).is_some()
+            || name.starts_with("checkpoint")
+            || name.starts_with("dead-letters")
+            || name.starts_with("waiting")
     };
     if names.iter().any(|name| belongs(name) && !name.ends_with(".tmp")) {
         return Err(corrupt("it is gone, though other files are there"));

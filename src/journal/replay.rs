@@ -3,7 +3,7 @@
 use std::io;
 
 use super::format::SEGMENT_HEADER_BYTES;
-use super::segment::Segment;
+use super::segment::{Segment, holds};
 use super::storage::Storage;
 use super::types::{AppendError, Checkpoint, Mark, Moved, ReadError, Record, ReplayedError};
 use super::walk::Depth;
@@ -87,7 +87,8 @@ impl<S: Storage> Journal<S> {
             wall_ms,
             mark: mark.clone(),
         };
-        self.totals.replayed += moved.records;
+        // Those that wait for their identity count when they leave.
+        self.totals.replayed += moved.records.saturating_sub(self.waiting.passed(seq));
         self.totals.since_checkpoint += moved.records;
         for segment in &mut self.segments {
             if segment.tally.last_seq <= seq {
@@ -129,12 +130,16 @@ impl<S: Storage> Journal<S> {
         }
         let (moved, _) = self.count(seq, self.checkpoint.seq)?;
         let oldest = self.first_wall_ms(seq)?;
+        let waiting = self
+            .waiting
+            .after(seq, &|record_seq| record_seq > seq && holds(&self.segments, record_seq))?;
         let checkpoint = Checkpoint {
             seq,
             ..self.checkpoint.clone()
         };
         self.checkpoints.save_durably(&self.storage, &checkpoint)?;
         self.checkpoint = checkpoint;
+        self.waiting.rewound(waiting);
         self.totals.since_checkpoint = 0;
         self.backlog = Backlog {
             records: self.backlog.records + moved.records,
@@ -179,14 +184,15 @@ impl<S: Storage> Journal<S> {
         self.remove_front(segments)
     }
 
-    /// Gives up all records, replayed or not, durably. Returns what of them was backlog.
+    /// Gives up all records, replayed or not, those that wait too, durably. Returns what of them was backlog or waited.
     ///
     /// # Errors
     /// When the checkpoint could not be moved, nothing changed; else only files are left over.
     pub fn drop_backlog(&mut self) -> io::Result<Moved> {
+        let waiting = self.waiting.beyond();
         let dropped = Moved {
-            records: self.backlog.records,
-            bytes: self.backlog.bytes,
+            records: self.backlog.records + waiting.records,
+            bytes: self.backlog.bytes + waiting.bytes,
         };
         let checkpoint = Checkpoint {
             seq: self.last_seq(),
@@ -195,6 +201,7 @@ impl<S: Storage> Journal<S> {
         self.checkpoints.save_durably(&self.storage, &checkpoint)?;
         self.checkpoint = checkpoint;
         self.backlog = Backlog::default();
+        self.waiting.clear(&self.storage)?;
         self.remove_front(self.segments.len())?;
         Ok(dropped)
     }

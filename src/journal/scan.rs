@@ -84,7 +84,7 @@ fn is_plausible(head: &Head, area: Area, last_seq: u64, offset: u64) -> bool {
         Numbers::Ascending { first_seq, .. } => {
             fits && head.seq >= first_seq && head.seq > last_seq && head.seq >> 32 == first_seq >> 32
         }
-        Numbers::Any => fits && matches!(head.wall_ms, 1 | 2),
+        Numbers::Any => fits && matches!(head.wall_ms, 1..=3),
     }
 }
 

@@ -118,3 +118,10 @@ pub(super) fn position_of(segments: &VecDeque<Segment>, id: u64) -> Option<usize
     let at = segments.partition_point(|segment| segment.id < id);
     (segments.get(at)?.id == id).then_some(at)
 }
+
+/// Whether a number lies within one of the segments.
+pub(super) fn holds(segments: &VecDeque<Segment>, seq: u64) -> bool {
+    let after = segments.partition_point(|segment| segment.first_seq <= seq);
+    let segment = after.checked_sub(1).and_then(|at| segments.get(at));
+    segment.is_some_and(|segment| seq <= segment.tally.last_seq)
+}

@@ -24,7 +24,8 @@ pub enum Fsync {
 pub struct Settings {
     /// What an acknowledgement promises.
     pub fsync: Fsync,
-    /// Most bytes that backlog, retained records and dead letters together may take on disk.
+    /// Most bytes that backlog, waiting records, retained records and dead letters together may take on disk. (What waits already counts,
+    /// but is never turned away.)
     pub bytes_max: u64,
     /// A segment is sealed before it would grow beyond this (one append larger than it gets a segment of its own).
     pub segment_bytes_max: u64,
@@ -110,6 +111,30 @@ pub struct DeadLetter {
     pub payload: Bytes,
 }
 
+/// Somebody whose records wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingName {
+    /// As the caller named it.
+    pub name: Vec<u8>,
+    /// How many.
+    pub records: u64,
+    /// First and last number of each entry, ascending: of this name, all records in between wait (or are dead letters).
+    pub ranges: Vec<(u64, u64)>,
+}
+
+/// Records of one name that wait, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingEntry {
+    /// The number of the first of them.
+    pub key: u64,
+    /// Whose they are.
+    pub name: Vec<u8>,
+    /// Some of them may have been applied.
+    pub is_begun: bool,
+    /// The records.
+    pub records: Vec<Record>,
+}
+
 /// Whether the journal's newest segment can be written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
@@ -123,13 +148,15 @@ pub enum Health {
     },
 }
 
-/// The journal in numbers. `records`, `bytes` and `oldest_wall_ms` count the backlog only.
+/// The journal in numbers. `records`, `bytes` and `oldest_wall_ms` count the backlog and what waits for its identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
     /// Records not yet replayed.
     pub records: u64,
     /// Bytes they take on disk.
     pub bytes: u64,
+    /// How many of them wait for their identity.
+    pub waiting_records: u64,
     /// Wall clock at the append of the oldest of them.
     pub oldest_wall_ms: Option<u64>,
     /// Records appended (and not withdrawn) since this opening.
@@ -195,6 +222,8 @@ pub struct OpenReport {
     pub checkpoints_unreadable: usize,
     /// Bytes of the dead-letter file that hold no valid letter (kept as `dead-letters.corrupt-*`, unless a torn tail).
     pub dead_letter_bytes_unreadable: u64,
+    /// Likewise of the file of those that wait.
+    pub waiting_bytes_unreadable: u64,
 }
 
 /// Why a journal cannot be opened.

@@ -1,4 +1,5 @@
-//! Users without the right to MULTI or the marker: their absolute records are replayed one by one, at least once. A relative one waits.
+//! Users without the right to MULTI or the marker: their absolute records are replayed one by one, at least once. Relative ones are refused
+//! when they come; one that was accepted all the same (the right was withdrawn since) becomes a dead letter, which can be retried.
 
 use super::apply::reason;
 use super::batch::{Group, age_ms, is_too_old, text_of_error};
@@ -11,29 +12,29 @@ use crate::outage::payload::decode;
 use crate::telemetry;
 
 impl Run<'_> {
-    /// Replays the first record of the backlog, which is of this group.
-    pub(super) async fn alone(&mut self, group: &Group) -> Result<(), Stop> {
+    /// Replays the first record, which is of this group; otherwise why not, and the record stays the first.
+    pub(super) async fn alone(&mut self, group: &Group) -> Result<Entered, Stop> {
         let Some(record) = self.source.records.front().cloned() else {
-            return Ok(());
+            return Ok(Entered::Ready);
         };
         let Ok(payload) = decode(&record.payload) else {
-            return Ok(());
+            return Ok(Entered::Ready);
         };
-        let done_seq = self.places.get(&group.db).map_or(0, |place| place.done_seq);
+        let done_seq = self.done_seq(group);
         let age_ms = age_ms(&record, self.now());
         if record.seq > done_seq && !self.dead.contains(&record.seq) {
             if is_too_old(&record, age_ms, self.age_max_ms()) {
                 self.bury(&record, "too_old", "older than queue.max_age").await?;
             } else if payload.kind() == EffectKind::Relative || payload.is_guarded() {
-                let user = String::from_utf8_lossy(&group.identity);
-                return Err(Stop::Halt(format!(
-                    "user {user:?} has no right to MULTI or the marker, and a write that must not be applied twice waits"
-                )));
+                let why = "its user has no right to MULTI or the marker, and it must not be applied twice";
+                self.bury(&record, "no_permission", why).await?;
             } else {
                 // A connection of its own: on the connection file, since no marker keeps what is left on it from being applied later.
-                self.connect_own(&group.identity).await?;
-                if let Entered::NoSuchDatabase(error) = self.select(group).await? {
-                    self.bury(&record, "bad_database", &error).await?;
+                if self.connect_own(&group.identity).await? == Entered::Waits {
+                    return Ok(Entered::Waits);
+                }
+                if let Entered::Refused { reason, error } = self.select(group).await? {
+                    self.bury(&record, reason, &error).await?;
                 } else {
                     let mut request = Vec::new();
                     payload.render(age_ms, self.now().upstream_ms, &mut request);
@@ -54,6 +55,7 @@ impl Run<'_> {
         }
         self.going();
         self.source.records.pop_front();
-        self.ack(record.seq).await
+        self.ack(record.seq).await?;
+        Ok(Entered::Ready)
     }
 }

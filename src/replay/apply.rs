@@ -12,7 +12,7 @@ use super::line::trouble_of;
 use super::relief::relief;
 use super::resume::Marker;
 use super::review::{refused, server};
-use super::run::{Place, Run, Stop};
+use super::run::{Course, Place, Run, Stop};
 use super::source::{JournalError, ask, send};
 use crate::breaker::{ErrorClass, Failure, ReplayEffect, Trouble};
 use crate::journal::{DeadLetter, Mark, Record};
@@ -45,12 +45,15 @@ impl Run<'_> {
     /// Takes the next batch off what has been read; never waits.
     fn prepare(&mut self, group: &Group) -> Batch {
         // An error comes again where it can be dealt with.
-        drop(self.source.top_up());
+        if self.course == Course::Backlog {
+            drop(self.source.top_up());
+        }
         let terms = Terms {
             group,
-            marker_key: &self.replay.marker_key,
-            done_seq: self.places.get(&group.db).map_or(0, |place| place.done_seq),
+            marker_key: &self.marker_key,
+            done_seq: self.done_seq(group),
             dead: &self.dead,
+            aside: (self.course == Course::Backlog).then_some(&self.aside),
             age_max_ms: self.age_max_ms(),
             now: self.now(),
             commands_max: self.pace.commands_max(self.rate_max()),
@@ -116,7 +119,7 @@ impl Run<'_> {
                 answers.fill(Presence::NotPermitted);
             }
         }
-        batch.settle(&answers, group.db, &self.replay.ours, &self.replay.marker_key);
+        batch.settle(&answers, group.db, &self.replay.ours, &self.marker_key);
         Ok(())
     }
 
@@ -207,7 +210,7 @@ impl Run<'_> {
     /// Replays the first record of a batch that a full server refused, if it only frees memory; `false` where it stays.
     async fn relieve(&mut self, group: &Group, batch: &Batch) -> Result<bool, Stop> {
         let marker = self.places.get(&group.db).and_then(|place| place.marker);
-        let Some((record, request)) = marker.and_then(|marker| relief(batch, &self.replay.marker_key, marker)) else {
+        let Some((record, request)) = marker.and_then(|marker| relief(batch, &self.marker_key, marker)) else {
             return Ok(false);
         };
         let reply = self.line(group).ask(&request, 2).await?.pop().unwrap_or_default();
@@ -271,8 +274,21 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Tells the journal that everything up to `seq` is done.
+    /// Keeps the first record as a dead letter and goes on.
+    pub(super) async fn bury_front(&mut self, reason: &'static str, error: &str) -> Result<(), Stop> {
+        let Some(record) = self.source.records.front().cloned() else {
+            return Ok(());
+        };
+        self.bury(&record, reason, error).await?;
+        self.source.records.pop_front();
+        self.ack(record.seq).await
+    }
+
+    /// Tells the journal that everything up to `seq` is done. Those that waited are given up by entries.
     pub(super) async fn ack(&mut self, seq: u64) -> Result<(), Stop> {
+        if self.course == Course::Waiting {
+            return Ok(());
+        }
         self.confirmed().await?;
         let mark = Mark {
             run_id: self.server.run_id.clone(),

@@ -5,22 +5,26 @@ use super::line::{Line, trouble_of_dial};
 use super::resume::{Continuity, Decision, Local, Marker, There, decide};
 use super::review::refused;
 use super::run::{Place, Run, Stop};
-use super::source::ask;
 use crate::breaker::{ErrorClass, Failure, ReplayEffect, Transient, Trouble};
 use crate::resp::Protocol;
-use crate::telemetry;
 use crate::upstream::connections::Connection;
 use crate::upstream::dial::{DialError, Handshake, Opener, dial};
+use crate::upstream::rights::ReplayRights;
 use crate::upstream::settings::Credentials;
 
 /// What came of making ready for a group's records.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Entered {
     Ready,
-    /// Its text.
-    NoSuchDatabase(String),
+    /// The user cannot have this database: records become dead letters.
+    Refused {
+        reason: &'static str,
+        error: String,
+    },
     /// The user has no right to MULTI or the marker.
     WithoutMarker,
+    /// The user's credentials are not known, or not accepted any more.
+    Waits,
 }
 
 impl Run<'_> {
@@ -33,25 +37,46 @@ impl Run<'_> {
 
     /// Selects the database and watches the marker, as the group's user.
     pub(super) async fn enter(&mut self, group: &Group) -> Result<Entered, Stop> {
-        self.current = None;
-        if self.unentitled.contains(group) {
-            return Ok(Entered::WithoutMarker);
+        if self.is_behind(&group.identity) {
+            if self.is_known(&group.identity) {
+                self.drain(&group.identity).await?;
+            }
+            if self.is_behind(&group.identity) {
+                return Ok(Entered::Waits);
+            }
         }
-        self.connect(&group.identity).await?;
-        if let Entered::NoSuchDatabase(error) = self.select(group).await? {
-            return Ok(Entered::NoSuchDatabase(error));
-        }
-        let Some(marker) = self.watch(group).await? else {
-            self.unentitled.insert(group.clone());
-            let user = String::from_utf8_lossy(&group.identity);
-            let name = &self.replay.shared.target.name;
-            telemetry::replay_rights_missing(name, &user);
-            telemetry::identities_without_replay_rights(name, u32::try_from(self.unentitled.len()).unwrap_or(u32::MAX));
-            return Ok(Entered::WithoutMarker);
+        let marker = match self.watched(group).await? {
+            Ok(marker) => marker,
+            Err(entered) => return Ok(entered),
         };
         self.settle(group, marker).await?;
         self.current = Some(group.clone());
         Ok(Entered::Ready)
+    }
+
+    /// The marker, watched as the group's user in the group's database; else why not.
+    pub(super) async fn watched(&mut self, group: &Group) -> Result<Result<Marker, Entered>, Stop> {
+        self.current = None;
+        if self.unentitled.contains(group) {
+            return Ok(Err(Entered::WithoutMarker));
+        }
+        for entered in [self.connect(&group.identity).await?, self.select(group).await?] {
+            if entered != Entered::Ready {
+                return Ok(Err(entered));
+            }
+        }
+        let Some(marker) = self.watch(group).await? else {
+            self.unentitled.insert(group.clone());
+            self.note_rights(&group.identity, ReplayRights::Missing);
+            return Ok(Err(Entered::WithoutMarker));
+        };
+        Ok(Ok(marker))
+    }
+
+    fn note_rights(&self, identity: &[u8], rights: ReplayRights) {
+        let shared = &self.replay.shared;
+        let name = String::from_utf8_lossy(identity);
+        shared.rights.note(&shared.target.name, shared.user_of(&name), rights);
     }
 
     /// Makes sure that the group's database is selected on its line.
@@ -68,18 +93,21 @@ impl Run<'_> {
             return Ok(Entered::Ready);
         };
         match ErrorClass::of(error.as_bytes()).replay_effect() {
-            ReplayEffect::DeadLetter if !error.starts_with("NOPERM") => Ok(Entered::NoSuchDatabase(error)),
-            ReplayEffect::DeadLetter
-            | ReplayEffect::Retry
-            | ReplayEffect::Stall
-            | ReplayEffect::Halt
-            | ReplayEffect::Done => Err(refused(&error)),
+            ReplayEffect::DeadLetter => Ok(Entered::Refused {
+                reason: if error.starts_with("NOPERM") {
+                    "no_permission"
+                } else {
+                    "bad_database"
+                },
+                error,
+            }),
+            ReplayEffect::Retry | ReplayEffect::Stall | ReplayEffect::Halt | ReplayEffect::Done => Err(refused(&error)),
         }
     }
 
     /// WATCH and GET; the first time after making sure that MULTI and the marker are this user's to use. Nothing where they are not.
     async fn watch(&mut self, group: &Group) -> Result<Option<Marker>, Stop> {
-        let marker_key = self.replay.marker_key.clone();
+        let marker_key = self.marker_key.clone();
         let mut request = Vec::new();
         if !self.entitled.contains(group) {
             command(&mut request, &[b"MULTI"]);
@@ -100,20 +128,25 @@ impl Run<'_> {
             request.clear();
         }
         watch(&mut request, &marker_key);
-        let replies = self.line(group).ask(&request, 2).await?;
-        let [watched, got] = replies.as_slice() else {
+        let own = self.ask_own(group, &mut request);
+        let replies = self.line(group).ask(&request, 2 + own).await?;
+        let [watched, got, own @ ..] = replies.as_slice() else {
             return Err(Stop::Upstream(Trouble::Soft(Failure::Protocol)));
         };
+        if let Some(own) = own.first() {
+            self.note_own(group, own);
+        }
         let marker = match marker(watched, got) {
             Ok(marker) => marker,
             Err(error) => return without_rights(&error),
         };
         self.entitled.insert(group.clone());
+        self.note_rights(&group.identity, ReplayRights::Granted);
         Ok(Some(marker))
     }
 
     /// Brings what is known of a database in line with its marker.
-    async fn settle(&mut self, group: &Group, marker: Marker) -> Result<(), Stop> {
+    pub(super) async fn settle(&mut self, group: &Group, marker: Marker) -> Result<(), Stop> {
         let db = group.db;
         let known = self.places.get(&db).copied();
         if known.is_some_and(|place| place.marker == Some(marker)) {
@@ -152,22 +185,25 @@ impl Run<'_> {
     }
 
     /// Makes sure that there is a connection of this user.
-    async fn connect(&mut self, identity: &[u8]) -> Result<(), Stop> {
-        if identity.is_empty() {
-            match self.spoken_as.as_deref() {
-                None | Some("default") => Ok(()),
-                // Who never authenticates is the default user, and nobody else.
-                Some(_) => Err(self.identity_waits("default".to_owned()).await),
-            }
-        } else {
+    async fn connect(&mut self, identity: &[u8]) -> Result<Entered, Stop> {
+        if !identity.is_empty() {
             self.connect_own(identity).await
+        } else if self.is_spoken_as_default() {
+            Ok(Entered::Ready)
+        } else {
+            Ok(Entered::Waits)
         }
     }
 
+    /// Who never authenticates is the default user, and nobody else.
+    pub(super) fn is_spoken_as_default(&self) -> bool {
+        self.spoken_as.as_deref().is_none_or(|user| user == "default")
+    }
+
     /// Makes sure that there is a connection of this user other than the one that came from the probe.
-    pub(super) async fn connect_own(&mut self, identity: &[u8]) -> Result<(), Stop> {
+    pub(super) async fn connect_own(&mut self, identity: &[u8]) -> Result<Entered, Stop> {
         if self.named.as_ref().is_some_and(|(named, _)| named == identity) {
-            return Ok(());
+            return Ok(Entered::Ready);
         }
         let user = String::from_utf8_lossy(identity).into_owned();
         let credentials = if identity.is_empty() {
@@ -175,7 +211,7 @@ impl Run<'_> {
         } else {
             match self.credentials(&user) {
                 Some(credentials) => Some(credentials),
-                None => return Err(self.identity_waits(user).await),
+                None => return Ok(Entered::Waits),
             }
         };
         if let Some((_, line)) = self.named.take() {
@@ -186,7 +222,7 @@ impl Run<'_> {
             opener: Opener::Itself,
             credentials: credentials.as_ref(),
             protocol: Protocol::Resp2,
-            db: shared.target.db,
+            db: 0,
         };
         match dial(&shared.target, &handshake).await {
             // Behind one address there may be several servers.
@@ -199,13 +235,15 @@ impl Run<'_> {
                 self.on_file(dialled.connection.clone())?;
                 let line = Line::new(dialled.into(), shared.target.timeouts.command);
                 self.named = Some((identity.to_vec(), line));
-                Ok(())
+                Ok(Entered::Ready)
             }
-            Err(DialError::Refused(error)) if ErrorClass::of(error.as_bytes()) == ErrorClass::Identity => {
+            Err(DialError::Refused(error))
+                if !identity.is_empty() && ErrorClass::of(error.as_bytes()) == ErrorClass::Identity =>
+            {
                 if let Some(credentials) = &credentials {
                     shared.known.refused(credentials);
                 }
-                Err(self.identity_waits(user).await)
+                Ok(Entered::Waits)
             }
             Err(error) => Err(Stop::Upstream(trouble_of_dial(&error))),
         }
@@ -220,29 +258,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn credentials(&self, user: &str) -> Option<Credentials> {
+    pub(super) fn credentials(&self, user: &str) -> Option<Credentials> {
         let target = &self.replay.shared.target;
         let of_url = || {
             let own = target.own_credentials();
             own.filter(|credentials| credentials.user.as_deref().unwrap_or("default") == user)
         };
         self.replay.shared.known.live(user).or_else(of_url)
-    }
-
-    async fn identity_waits(&self, user: String) -> Stop {
-        let owner = &self.replay.owner;
-        let records = match ask(|reply| owner.status(reply)).await {
-            Ok(status) => status.journal.records,
-            Err(error) => return error.into(),
-        };
-        let why = format!("journaled writes of user {user:?} wait for its credentials");
-        if self.halted.as_ref() != Some(&why) {
-            telemetry::identity_waits(&self.replay.shared.target.name, &user, records);
-        }
-        self.replay.controls.update(|status| {
-            status.identities_waiting.insert(user);
-        });
-        Stop::Halt(why)
     }
 }
 

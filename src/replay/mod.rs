@@ -7,7 +7,8 @@
 //!
 //! Invariants
 //! - One batch is in flight. It holds records of one identity and one database, which is selected and checked before MULTI.
-//! - The journal's checkpoint passes a record when the upstream has confirmed it, or a dead letter of it is durable.
+//! - The journal's checkpoint passes a record when the upstream has confirmed it, a dead letter of it is durable, or it stands aside durably
+//!   until its user is known again (`waiting.rs`).
 //! - A guarded record (`batch/guards.rs`) is judged under WATCH. If its guard is not met it is a dead letter before its batch is sent: what a batch
 //!   that was applied held, was applied, also when nobody heard of it.
 //! - After anything but the expected replies the marker is read again and the backlog from the checkpoint on.
@@ -36,6 +37,7 @@ mod run;
 mod source;
 mod speak;
 mod unanswered;
+mod waiting;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -88,6 +90,7 @@ impl Replay {
     #[must_use]
     pub fn new(shared: Arc<Shared>, owner: OwnerHandle, settings: Settings, controls: Arc<Controls>) -> Self {
         let marker_key = format!("tideover:{}:replayed", owner.queue_id()).into_bytes();
+        shared.rights.set_marker_key(&marker_key);
         Self {
             shared,
             owner,
@@ -110,7 +113,6 @@ impl Replay {
                 self.ours.clear();
                 self.controls.update(|status| {
                     status.last_error = None;
-                    status.identities_waiting.clear();
                 });
                 Outcome::CaughtUp
             }
@@ -123,8 +125,13 @@ impl Replay {
         }
     }
 
-    /// To be called every second while CLOSED: replayed records that the upstream has had for a minute need not be kept.
+    /// To be called every second while CLOSED: replayed records that the upstream has had for a minute need not be kept, and what waits for its
+    /// user may be too old.
     pub async fn tend(&mut self) {
+        if !self.controls.status().identities_waiting.is_empty() {
+            self.age_waiting().await;
+            self.say_who_waits().await;
+        }
         let before_ms = wall_ms().saturating_sub(resume::RETENTION_MS);
         let owner = &self.owner;
         if let Ok(Err(error)) = source::ask(|reply| owner.release_older(before_ms, reply)).await {

@@ -63,7 +63,9 @@ impl Run<'_> {
         while let Some(records) = self.read_confirmed(after_seq, &checkpoint).await? {
             for record in records {
                 after_seq = record.seq;
-                if let Ok(payload) = decode(&record.payload) {
+                if let Ok(payload) = decode(&record.payload)
+                    && !self.went_aside(&payload, record.seq).await?
+                {
                     kept.insert(payload.db(), record.seq);
                 }
             }
@@ -108,7 +110,11 @@ impl Run<'_> {
         while let Some(records) = self.read_confirmed(after_seq, checkpoint).await? {
             for record in &records {
                 after_seq = record.seq;
-                if is_lost_for_good(record, again) {
+                let went_aside = match decode(&record.payload) {
+                    Ok(payload) => self.went_aside(&payload, record.seq).await?,
+                    Err(_) => false,
+                };
+                if !went_aside && is_lost_for_good(record, again) {
                     self.bury(
                         record,
                         "lost_by_failover",

@@ -1,6 +1,6 @@
 //! One catching up, from the fence to the request to close.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -17,6 +17,7 @@ use super::pace::Pace;
 use super::resume::{Marker, Server};
 use super::source::{JournalError, Source, ask};
 use super::speak::speak;
+use super::waiting::Aside;
 use crate::breaker::{Failure, Trouble};
 use crate::journal::handover::Close;
 use crate::journal::{Incarnations, Moved, ReplayedError};
@@ -68,6 +69,14 @@ impl Place {
     }
 }
 
+/// Whose records are replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Course {
+    Backlog,
+    /// Of those that waited for their user.
+    Waiting,
+}
+
 #[derive(Debug)]
 pub(super) struct Run<'a> {
     pub(super) replay: &'a mut Replay,
@@ -79,7 +88,15 @@ pub(super) struct Run<'a> {
     pub(super) server: Server,
     pub(super) source: Source,
     pub(super) places: HashMap<u32, Place>,
+    /// Whether `source`, `places` and `marker_key` are of the backlog.
+    pub(super) course: Course,
+    pub(super) marker_key: Vec<u8>,
     pub(super) dead: HashSet<u64>,
+    /// What stands aside, and which entries of it have been replayed.
+    pub(super) aside: Aside,
+    pub(super) drained: BTreeSet<u64>,
+    /// What the groups' own markers say.
+    pub(super) own_seqs: HashMap<Group, u64>,
     /// Whose rights to MULTI and the marker are known.
     pub(super) entitled: HashSet<Group>,
     /// Who has no right to them.
@@ -130,7 +147,12 @@ pub(super) async fn run(replay: &mut Replay, conversation: Conversation, facts: 
         server: Server::default(),
         source,
         places: HashMap::new(),
+        course: Course::Backlog,
+        marker_key: replay.marker_key.clone(),
         dead: HashSet::new(),
+        aside: Aside::default(),
+        drained: BTreeSet::new(),
+        own_seqs: HashMap::new(),
         entitled: HashSet::new(),
         unentitled: HashSet::new(),
         current: None,
@@ -185,6 +207,10 @@ impl Run<'_> {
             let delay_ms = u64::try_from(self.replay.settings.start_delay_max.as_millis()).unwrap_or(u64::MAX);
             sleep(Duration::from_millis(fastrand::u64(0..=delay_ms))).await;
         }
+        // Who is let in from now on is found by what follows.
+        let _ = self.replay.shared.known.take_freed();
+        self.age_aside().await?;
+        self.look_aside().await?;
         self.review().await?;
         self.load_scripts().await?;
         let mut after_seq = self.acked_seq;
@@ -219,8 +245,11 @@ impl Run<'_> {
 
     /// Reads the backlog again from the last confirmation on, and rights and marker before the next batch.
     pub(super) fn restart(&mut self) {
-        self.source = Source::new(self.replay.owner.clone(), self.acked_seq);
         self.current = None;
+        if self.course == Course::Waiting {
+            return;
+        }
+        self.source = Source::new(self.replay.owner.clone(), self.acked_seq);
         self.unentitled.clear();
     }
 
@@ -245,10 +274,7 @@ impl Run<'_> {
 
     pub(super) fn going(&mut self) {
         if self.halted.take().is_some() {
-            self.replay.controls.update(|status| {
-                status.last_error = None;
-                status.identities_waiting.clear();
-            });
+            self.replay.controls.update(|status| status.last_error = None);
             self.replay.shared.set_mode(Mode::CatchingUp);
         }
     }
@@ -261,30 +287,36 @@ impl Run<'_> {
         if self.source.fill().await?.is_none() {
             return self.finish().await;
         }
+        if let Some(seq) = self.pass() {
+            self.ack(seq).await?;
+            return Ok(false);
+        }
         let Some(record) = self.source.records.front() else {
             return Ok(false);
         };
         let Ok(payload) = decode(&record.payload) else {
-            let record = record.clone();
-            self.bury(&record, "unreadable", "the record cannot be read by this version")
+            self.bury_front("unreadable", "the record cannot be read by this version")
                 .await?;
-            self.source.records.pop_front();
-            self.ack(record.seq).await?;
             return Ok(false);
         };
         let group = Group::of(&payload);
         if self.current.as_ref() != Some(&group) {
-            let record = record.clone();
-            match self.enter(&group).await? {
-                Entered::Ready => {}
-                Entered::NoSuchDatabase(error) => {
-                    self.bury(&record, "bad_database", &error).await?;
-                    self.source.records.pop_front();
-                    self.ack(record.seq).await?;
+            let mut entered = self.enter(&group).await?;
+            if entered == Entered::WithoutMarker {
+                entered = self.alone(&group).await?;
+                if entered == Entered::Ready {
                     return Ok(false);
                 }
-                Entered::WithoutMarker => {
-                    self.alone(&group).await?;
+            }
+            match entered {
+                Entered::Ready => {}
+                Entered::Refused { reason, error } => {
+                    self.bury_front(reason, &error).await?;
+                    return Ok(false);
+                }
+                Entered::Waits | Entered::WithoutMarker => {
+                    self.set_aside(&group.identity).await?;
+                    self.going();
                     return Ok(false);
                 }
             }
@@ -296,6 +328,7 @@ impl Run<'_> {
     /// The backlog is read to its end: let replicas confirm, and ask to close.
     async fn finish(&mut self) -> Result<bool, Stop> {
         self.confirmed().await?;
+        self.drain_known().await?;
         if !self.has_waited {
             self.has_waited = true;
             self.wait_for_replicas().await?;

@@ -58,17 +58,21 @@ pub(super) async fn speak(replay: &Replay, line: &mut Line, facts: &mut Facts) -
     }
 }
 
-/// Credentials that a session authenticated with: the default user's, else those of the first record's user.
+/// Credentials that a session authenticated with: the default user's, else those of the first record's user, else anybody's.
 async fn somebody(replay: &Replay) -> Option<Credentials> {
     let shared = &replay.shared;
     if let Some(credentials) = shared.known.live("default") {
         return Some(credentials);
     }
+    of_first_record(replay).await.or_else(|| shared.known.anybody())
+}
+
+async fn of_first_record(replay: &Replay) -> Option<Credentials> {
     let owner = &replay.owner;
     let checkpoint = ask(|reply| owner.checkpoint(reply)).await.ok()?.unwrap_or_default();
     let records = ask(|reply| owner.read(checkpoint.seq, 1, 1, reply)).await.ok()?.ok()?;
     let payload = decode(&records.first()?.payload).ok()?;
-    shared.known.live(std::str::from_utf8(payload.identity()).ok()?)
+    replay.shared.known.live(std::str::from_utf8(payload.identity()).ok()?)
 }
 
 /// No older connection to fence, nothing to replay, nothing that the upstream could have lost.
@@ -77,5 +81,5 @@ async fn has_nothing_to_say(replay: &Replay) -> Result<bool, Trouble> {
     let status = ask(|reply| owner.status(reply))
         .await
         .map_err(|_| Trouble::Soft(Failure::Protocol))?;
-    Ok(status.journal.records == 0)
+    Ok(status.journal.records == status.journal.waiting_records)
 }

@@ -43,6 +43,7 @@ impl Run<'_> {
             for record in records.iter().filter(|record| !self.dead.contains(&record.seq)) {
                 if let Ok(payload) = decode(&record.payload)
                     && payload.db() == group.db
+                    && !self.aside.holds(payload.identity(), record.seq)
                 {
                     note(record, &payload, &mut pending);
                 }

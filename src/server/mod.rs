@@ -187,7 +187,9 @@ async fn stop(workers: &[Worker], served: &[Served], limit: Duration) {
         };
         while Instant::now() < deadline && is_replayed() {
             match ask(|reply| upstream.owner.status(reply)).await {
-                Some(status) if status.journal.records > 0 => sleep(Duration::from_millis(20)).await,
+                Some(status) if status.journal.records > status.journal.waiting_records => {
+                    sleep(Duration::from_millis(20)).await
+                }
                 Some(_) | None => break,
             }
         }

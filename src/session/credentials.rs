@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::Waker;
 
+use tokio::time::Instant;
+
 use super::handshake::Judgement;
 use super::state::Admission;
 use super::task::Task;
@@ -12,6 +14,7 @@ use crate::upstream::dial::{auth, error_text};
 use crate::upstream::link::{InFlight, Link, LinkKey, Recipient, Watched};
 use crate::upstream::own_request::{Outcome, OwnRequest};
 use crate::upstream::settings::{Credentials, Identity};
+use crate::upstream::shared::Mode;
 
 /// An AUTH under way, on a connection with nothing else on it (a refused AUTH behind other replies gets none).
 pub(super) struct Check {
@@ -68,7 +71,7 @@ impl Task {
         };
         let judgement = if !self.is_forwarding() {
             self.abandon_check();
-            self.judge(&key)
+            self.judge_not_closed(&key, &credentials)
         } else if self.pending_lane.is_none() && self.session.local.has_lane(&key) {
             self.check_credentials(&key, &credentials)
         } else {
@@ -85,6 +88,27 @@ impl Task {
             self.become_key(key);
         }
         judgement
+    }
+
+    /// As when down, unless the upstream answers: then it is asked, or will be in a moment. It may know better who is let in.
+    fn judge_not_closed(&mut self, key: &LinkKey, credentials: &Credentials) -> Judgement {
+        let shared = &self.session.local.shared;
+        let mode = shared.mode();
+        if shared.known.accepts(credentials) {
+            return self.judge(key);
+        }
+        match mode {
+            Mode::Halted => self.judge_by_lane(key),
+            Mode::CatchingUp | Mode::Healthy => {
+                let limit = shared.target.hold_timeout;
+                if self.held_until(limit) > Instant::now() {
+                    Judgement::Pending
+                } else {
+                    self.judge(key)
+                }
+            }
+            Mode::Starting | Mode::Down | Mode::Probing => self.judge(key),
+        }
     }
 
     /// What Redis says of credentials, on a connection of the key that they make.

@@ -13,7 +13,7 @@ use super::task::{Routed, Task};
 use super::write_down::Written;
 use super::{Home, Session};
 use crate::command::{self, InFlight, Name, Placement};
-use crate::outage::effect::{Effect, Guard};
+use crate::outage::effect::{Effect, EffectKind, Guard};
 use crate::outage::payload::{self, Origin};
 use crate::outage::rules::{Care, Reply, WhenDown};
 use crate::outage::{self, Answer};
@@ -195,6 +195,24 @@ impl Task {
             Written::Error => self.answer(ask, &reply, Route::Neutral),
             Written::Refused => self.answer(ask, &reply, Route::Rejected),
         }
+    }
+
+    /// What must not be applied twice is not taken from a user who may not use the marker.
+    pub(super) fn may_be_replayed(&self, kind: EffectKind, guard: Guard) -> bool {
+        let shared = &self.session.local.shared;
+        let is_repeatable = kind == EffectKind::Absolute && guard == Guard::None;
+        is_repeatable
+            || !shared
+                .rights
+                .are_missing(shared.user_of(self.state.key.identity.name()))
+    }
+
+    pub(super) fn refuse_without_rights(&self, name: &str, out: &mut Vec<u8>) {
+        let upstream = &self.session.local.shared.target.name;
+        let text = format!(
+            "UNAVAILABLE {name} was not applied: upstream \"{upstream}\" is down and this user has no right to MULTI or the marker"
+        );
+        write::error(out, &text);
     }
 
     /// Whether a record may go to the journal now. Not while one of an older generation is out: refused, it would come behind this one.

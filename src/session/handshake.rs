@@ -88,6 +88,11 @@ impl Task {
             self.pending_lane = None;
             return self.judge_down(key);
         }
+        self.judge_by_lane(key)
+    }
+
+    /// What the dial of a lane says.
+    pub(super) fn judge_by_lane(&mut self, key: &LinkKey) -> Judgement {
         let lane = match self.pending_lane.take() {
             Some(lane) if lane.key == *key => lane,
             Some(_) | None => self.session.local.lane(key),

@@ -62,8 +62,19 @@ impl Task {
         let (generation, db) = (local.generation(), self.state.key.db);
         let is_tainted = |key: &[u8]| settings.memory.is_tainted(generation, db, key);
         match guarded(spec, request, effect, care, wall_ms, is_tainted) {
-            Guarded::One(effect, guard) => Written::One((effect, guard)),
-            Guarded::Each(all) => Written::Each(all),
+            Guarded::One(effect, guard) if self.may_be_replayed(effect.kind, guard) => Written::One((effect, guard)),
+            Guarded::Each(all)
+                if all
+                    .iter()
+                    .all(|(effect, guard)| self.may_be_replayed(effect.kind, *guard)) =>
+            {
+                Written::Each(all)
+            }
+            Guarded::One(..) | Guarded::Each(_) => {
+                out.truncate(start);
+                self.refuse_without_rights(spec.name, out);
+                Written::Refused
+            }
             Guarded::Refused => {
                 out.truncate(start);
                 not_applied_unseen(out, spec.name, upstream_name);

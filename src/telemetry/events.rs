@@ -65,6 +65,14 @@ pub fn identity_waits(upstream: &str, user: &str, records: u64) {
     );
 }
 
+/// A user whose journaled writes wait is known again: they are replayed.
+pub fn identity_is_back(upstream: &str, user: &str) {
+    info!(
+        upstream,
+        user, "journaled writes that waited for their user are replayed"
+    );
+}
+
 /// An identity may not use MULTI or the marker: it journals absolute writes only.
 pub fn replay_rights_missing(upstream: &str, user: &str) {
     warn!(

@@ -22,6 +22,7 @@ const CLIENTS: &str = "tideover_clients";
 pub(super) const UNFENCED: &str = "tideover_unfenced_total";
 pub(super) const JOURNAL_ERRORS: &str = "tideover_journal_errors_total";
 const JOURNAL_WRITABLE: &str = "tideover_journal_writable";
+const IDENTITIES_WAITING: &str = "tideover_identities_waiting";
 const WITHOUT_REPLAY_RIGHTS: &str = "tideover_identities_without_replay_rights";
 
 /// Values of the label `state`.
@@ -190,6 +191,11 @@ fn describe(recorder: &impl Recorder) {
             "0 while the journal's newest write has failed",
         ),
         (
+            IDENTITIES_WAITING,
+            Unit::Count,
+            "Users whose journaled writes wait for their credentials",
+        ),
+        (
             WITHOUT_REPLAY_RIGHTS,
             Unit::Count,
             "Identities without rights for MULTI or the marker",
@@ -267,8 +273,12 @@ pub fn journal_writable(upstream: &str, writable: bool) {
     gauge!(JOURNAL_WRITABLE, "upstream" => upstream.to_owned()).set(if writable { 1.0 } else { 0.0 });
 }
 
-pub fn identities_without_replay_rights(upstream: &str, n: u32) {
-    gauge!(WITHOUT_REPLAY_RIGHTS, "upstream" => upstream.to_owned()).set(n);
+pub fn identities_waiting(upstream: &str, n: usize) {
+    gauge!(IDENTITIES_WAITING, "upstream" => upstream.to_owned()).set(u32::try_from(n).unwrap_or(u32::MAX));
+}
+
+pub fn identities_without_replay_rights(upstream: &str, n: usize) {
+    gauge!(WITHOUT_REPLAY_RIGHTS, "upstream" => upstream.to_owned()).set(u32::try_from(n).unwrap_or(u32::MAX));
 }
 
 /// Makes every series that happens by events be there from the start, at 0: dashboards and alerts want no gaps.

@@ -288,6 +288,10 @@ impl<E: Edges> Health<E> {
             if self.is_in_doubt {
                 ping_at = ping_at.min(Instant::now() + LOOK_INTERVAL);
             }
+            if self.shared.known.take_freed() {
+                // Journaled writes of a user who has come back: the upstream is well, so the breaker stays as it is.
+                self.edges.open().await;
+            }
             if !self.shared.generation().is_multiple_of(2) {
                 return None;
             }

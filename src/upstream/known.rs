@@ -1,10 +1,11 @@
 //! Credentials that the upstream has accepted: what AUTH is judged by while it is down. Salted hashes, never the passwords.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
@@ -14,6 +15,8 @@ use super::shared::PasswordOwed;
 
 /// Identities remembered.
 const KNOWN_MAX: usize = 1024;
+/// Users whose credentials are kept in memory; of more, somebody's are forgotten, and what that user journals waits.
+const LIVE_MAX: usize = 65_536;
 const SALT_HEX_LEN: usize = 32;
 
 /// See the module. The file: the salt in hex, then one hash in hex per line.
@@ -24,6 +27,10 @@ pub struct Known {
     hashes: Mutex<HashSet<String>>,
     /// Credentials of this process's sessions by user, in memory only: what journaled writes are replayed with.
     live: Mutex<HashMap<String, Credentials>>,
+    /// Identities, by name, whose journaled writes wait for their credentials. Nothing of theirs is forwarded before those.
+    waiting: Mutex<BTreeSet<String>>,
+    /// One of them has been let in.
+    is_freed: AtomicBool,
 }
 
 impl Known {
@@ -48,6 +55,8 @@ impl Known {
             salt,
             hashes: Mutex::new(hashes),
             live: Mutex::default(),
+            waiting: Mutex::default(),
+            is_freed: AtomicBool::new(false),
         })
     }
 
@@ -102,9 +111,46 @@ impl Known {
     pub fn keep_live(&self, credentials: &Credentials) {
         let mut live = self.lock_live();
         let user = user_of(credentials);
-        if live.len() < KNOWN_MAX || live.contains_key(user) {
-            live.insert(user.to_owned(), credentials.clone());
+        if live.len() >= LIVE_MAX
+            && !live.contains_key(user)
+            && let Some(other) = live.keys().next().cloned()
+        {
+            live.remove(&other);
         }
+        live.insert(user.to_owned(), credentials.clone());
+    }
+
+    fn lock_waiting(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says whose journaled writes wait; to be called before anything of theirs could be forwarded.
+    pub fn set_waiting(&self, names: BTreeSet<String>) {
+        *self.lock_waiting() = names;
+    }
+
+    /// Whether journaled writes of this identity wait.
+    #[must_use]
+    pub fn waits(&self, name: &str) -> bool {
+        self.lock_waiting().contains(name)
+    }
+
+    /// The upstream has let in somebody whose writes wait: they are to be replayed.
+    pub fn free(&self) {
+        self.is_freed.store(true, Ordering::Release);
+    }
+
+    /// Whether somebody was let in since the last call.
+    #[must_use]
+    pub fn take_freed(&self) -> bool {
+        self.is_freed.swap(false, Ordering::AcqRel)
+    }
+
+    /// Anybody who authenticated in this process, the user `default` first.
+    #[must_use]
+    pub fn anybody(&self) -> Option<Credentials> {
+        let live = self.lock_live();
+        live.get("default").or_else(|| live.values().next()).cloned()
     }
 
     /// What this user last authenticated with in this process.

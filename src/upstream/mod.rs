@@ -1,5 +1,6 @@
 //! The Redis behind us: dialling, lanes, dedicated connections, the connection file.
 
+mod admit;
 pub mod clock;
 mod connect;
 pub mod connections;
@@ -17,6 +18,7 @@ mod opening;
 pub mod own_request;
 mod pool;
 mod proof;
+pub mod rights;
 mod said;
 pub mod scripts;
 pub mod settings;

@@ -4,10 +4,12 @@ use std::rc::Rc;
 
 use tokio::time::sleep_until;
 
+use super::admit::{NotWanted, stay_behind};
 use super::connections::Ticket;
 use super::dial::{DialError, Dialled, Facts, Handshake, Opener, Role, dial_counted};
 use super::link::{Link, LinkState};
 use super::local::Local;
+use super::rights;
 use super::settings::{Credentials, Identity};
 use super::shared::{Shared, Sign};
 use super::trouble::unusable;
@@ -56,6 +58,7 @@ pub(super) async fn open(link: &Rc<Link>, local: &Rc<Local>) -> Result<(Dialled,
         return Err(Failure::NotWanted);
     }
     shared.complete_facts(&dialled.facts);
+    stay_behind(link, local).await.map_err(|NotWanted| Failure::NotWanted)?;
     let ticket = shared
         .connections
         .enter(link.generation, dialled.connection.clone())
@@ -66,12 +69,13 @@ pub(super) async fn open(link: &Rc<Link>, local: &Rc<Local>) -> Result<(Dialled,
     link.client_id.set(dialled.connection.client_id);
     link.state.set(LinkState::Up);
     wake_watchers(link);
+    rights::look(link, shared);
     Ok((dialled, ticket))
 }
 
 /// Sessions that never AUTH open the connections of those that do; where they would be asked for a password, the user `default`, if it has
 /// been let in.
-fn opener<'a>(
+pub(super) fn opener<'a>(
     shared: &Shared,
     identity: &Identity,
     own: Option<&'a Credentials>,

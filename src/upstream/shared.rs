@@ -12,6 +12,7 @@ use super::connections::ConnectionFile;
 use super::dial::Facts;
 use super::known::Known;
 use super::learn::LearnedSlot;
+use super::rights::Rights;
 use super::scripts::Scripts;
 use super::settings::{Address, Credentials, Identity, Secret, Timeouts};
 use super::stats::WorkerStats;
@@ -153,6 +154,7 @@ pub struct Shared {
     pub known: Known,
     pub learned: LearnedSlot,
     pub scripts: Scripts,
+    pub rights: Rights,
     pub workers: Vec<WorkerShared>,
     /// Odd while journaling. Written by the journal's owner only.
     generation: Arc<AtomicU64>,
@@ -184,6 +186,7 @@ impl Shared {
             known,
             learned: LearnedSlot::default(),
             scripts: Scripts::default(),
+            rights: Rights::default(),
             workers: (0..workers).map(|_| WorkerShared::default()).collect(),
             generation,
             mode: AtomicU8::new(Mode::Starting as u8),
@@ -283,6 +286,17 @@ impl Shared {
         let is_owed = owed == PasswordOwed::Yes;
         if self.password_owed.swap(is_owed, Ordering::Relaxed) != is_owed {
             self.known.remember_password_owed(owed);
+        }
+    }
+
+    /// The user that journaled writes under this name are replayed as; the empty name is that of the URL's credentials.
+    #[must_use]
+    pub fn user_of<'a>(&'a self, name: &'a str) -> &'a str {
+        let of_url = || self.target.credentials.as_ref().and_then(|url| url.user.as_deref());
+        if name.is_empty() {
+            of_url().unwrap_or("default")
+        } else {
+            name
         }
     }
 

@@ -325,60 +325,314 @@ fn what_only_frees_memory_is_replayed_on_a_full_server() {
     assert_eq!(server.ask("EXISTS c"), ":0\r\n");
 }
 
+fn credentials(user: &str, password: &str) -> Credentials {
+    Credentials {
+        user: Some(user.into()),
+        password: Secret::new(password),
+    }
+}
+
+/// Records of several users, in order.
+fn journal_as(rig: &Rig, records: &[(&str, u32, &str)]) {
+    let mut payloads = Payloads::default();
+    for (identity, db, command) in records {
+        payloads.push_with(|out| payload(*db, identity, &[command], out));
+    }
+    rig.append(payloads);
+}
+
+/// 2,000 records of alice, each behind one of the URL's; another user with `RPUSH a n` for each n.
+fn journal_interleaved(rig: &Rig, from: u32, to: u32) {
+    let commands: Vec<(String, String)> = (from..to)
+        .map(|n| (format!("RPUSH l {n}"), format!("RPUSH a {n}")))
+        .collect();
+    let records: Vec<(&str, u32, &str)> = commands
+        .iter()
+        .flat_map(|(url, alice)| [("", 0, url.as_str()), ("alice", 0, alice.as_str())])
+        .collect();
+    journal_as(rig, &records);
+}
+
+const ALICE: &str = "ACL SETUSER alice on >secret +@all ~*";
+
 #[test]
 fn each_users_writes_are_replayed_as_that_user_once_it_is_known() {
     let server = Server::start(&[]);
     server.ask("ACL SETUSER alice on >secret +@all ~a:* ~tideover:*");
     let mut rig = Rig::new(server.port);
-    let mut payloads = Payloads::default();
-    for (identity, command) in [
-        ("", "SET x 1"),
-        ("alice", "SET a:1 1"),
-        ("alice", "SET b:1 1"),
-        ("", "SET y 1"),
-    ] {
-        payloads.push_with(|out| payload(0, identity, &[command], out));
-    }
-    rig.append(payloads);
-    assert_eq!(rig.recover_for(Duration::from_millis(300)), None);
-    assert_eq!(rig.shared.mode(), Mode::Halted);
+    journal_as(
+        &rig,
+        &[
+            ("", 0, "SET x 1"),
+            ("alice", 0, "SET a:1 1"),
+            ("alice", 0, "SET b:1 1"),
+            ("", 0, "SET y 1"),
+        ],
+    );
+    assert_eq!(rig.recover(), Outcome::CaughtUp, "others do not wait");
+    assert_eq!(server.ask("EXISTS x a:1 b:1 y"), ":2\r\n");
     assert!(rig.controls.status().identities_waiting.contains("alice"));
-    rig.shared.known.keep_live(&Credentials {
-        user: Some("alice".into()),
-        password: Secret::new("secret"),
-    });
+    let journal = rig.status().journal;
+    assert_eq!(
+        (journal.records, journal.waiting_records, journal.replayed_total),
+        (2, 2, 2)
+    );
+    assert!(journal.oldest_wall_ms.is_some() && journal.bytes > 0);
+    rig.shared.known.keep_live(&credentials("alice", "secret"));
+    rig.trip();
     assert_eq!(rig.recover(), Outcome::CaughtUp);
     assert_eq!(server.ask("EXISTS x a:1 b:1 y"), ":3\r\n");
     assert_eq!(rig.reasons(), ["no_permission"]);
     assert!(rig.controls.status().identities_waiting.is_empty());
+    let journal = rig.status().journal;
+    assert_eq!(
+        (journal.records, journal.waiting_records, journal.replayed_total),
+        (0, 0, 4)
+    );
 }
 
 #[test]
-fn without_rights_to_the_marker_only_absolute_writes_are_replayed() {
+fn what_waited_is_applied_once_and_in_order_whatever_breaks() {
+    for number in 2..=6 {
+        let server = Server::start(&[]);
+        server.ask(ALICE);
+        let mut rig = Rig::new(server.port);
+        journal_interleaved(&rig, 0, 2000);
+        assert_eq!(rig.recover(), Outcome::CaughtUp);
+        assert_eq!(server.list(0, "l"), numbers(0, 2000));
+        assert_eq!(rig.status().journal.waiting_records, 2000);
+        let relay = swallow_answer_to_exec(server.port, number);
+        let mut rig = Rig::open(rig.close(), relay, Settings::default());
+        journal_interleaved(&rig, 2000, 2100);
+        rig.shared.known.keep_live(&credentials("alice", "secret"));
+        assert!(matches!(rig.recover(), Outcome::Failed(_)));
+        let applied = server.list(0, "a").len();
+        assert!(applied > 0 && rig.status().journal.waiting_records > 0, "{applied}");
+        let mut rig = Rig::open(rig.close(), server.port, Settings::default());
+        rig.shared.known.keep_live(&credentials("alice", "secret"));
+        assert_eq!(rig.recover(), Outcome::CaughtUp);
+        assert_eq!(server.list(0, "a"), numbers(0, 2100), "cut at answer {number}");
+        assert_eq!(server.list(0, "l"), numbers(0, 2100));
+        assert_eq!(rig.status().journal.records, 0);
+        assert!(rig.letters().is_empty());
+    }
+}
+
+#[test]
+fn what_waits_is_set_aside_many_at_a_time() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    journal_interleaved(&rig, 0, 10_000);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(rig.status().journal.waiting_records, 10_000);
+    let names = rig::ask(|reply| rig.owner.waiting_names(reply));
+    assert!(names[0].ranges.len() < 50, "{} entries", names[0].ranges.len());
+}
+
+#[test]
+fn a_crash_between_setting_aside_and_the_checkpoint_neither_repeats_nor_loses() {
+    let server = Server::start(&[]);
+    server.ask(ALICE);
+    let rig = Rig::new(server.port);
+    journal_interleaved(&rig, 0, 700);
+    let mut rig = rig.reopen();
+    // The checkpoint of before, with what has been set aside since.
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir(copy.path().join("journal")).unwrap();
+    let from = rig.dir.path().join("journal");
+    for entry in std::fs::read_dir(&from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join("journal").join(entry.file_name())).unwrap();
+    }
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    std::fs::copy(from.join("waiting"), copy.path().join("journal/waiting")).unwrap();
+    let mut crashed = Rig::open(copy, server.port, Settings::default());
+    let journal = crashed.status().journal;
+    assert_eq!(
+        (journal.records, journal.waiting_records),
+        (1400, 700),
+        "none counts twice"
+    );
+    assert_eq!(crashed.recover(), Outcome::CaughtUp);
+    assert_eq!(server.list(0, "l"), numbers(0, 700));
+    assert_eq!(crashed.status().journal.records, 700);
+    crashed.shared.known.keep_live(&credentials("alice", "secret"));
+    crashed.trip();
+    assert_eq!(crashed.recover(), Outcome::CaughtUp);
+    assert_eq!(server.list(0, "a"), numbers(0, 700));
+}
+
+#[test]
+fn records_that_a_marker_says_are_done_are_not_set_aside() {
+    let server = Server::start(&[]);
+    server.ask(ALICE);
+    let rig = Rig::new(server.port);
+    journal_interleaved(&rig, 0, 300);
+    let mut rig = rig.reopen();
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir(copy.path().join("journal")).unwrap();
+    for entry in std::fs::read_dir(rig.dir.path().join("journal")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join("journal").join(entry.file_name())).unwrap();
+    }
+    rig.shared.known.keep_live(&credentials("alice", "secret"));
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    // All is applied, nothing of it known, and alice is not known either.
+    let mut crashed = Rig::open(copy, server.port, Settings::default());
+    assert_eq!(crashed.recover(), Outcome::CaughtUp);
+    assert_eq!(crashed.status().journal.records, 0);
+    assert_eq!(server.list(0, "a"), numbers(0, 300));
+    assert_eq!(server.list(0, "l"), numbers(0, 300));
+}
+
+#[test]
+fn what_waited_in_several_databases_is_applied_in_each() {
+    let server = Server::start(&[]);
+    server.ask(ALICE);
+    let mut rig = Rig::new(server.port);
+    for n in 0..30 {
+        journal_as(&rig, &[("alice", n % 3, &format!("RPUSH a {n}")), ("", 0, "SET x 1")]);
+    }
+    journal_as(&rig, &[("alice", 99, "SET f 6")]);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    rig.shared.known.keep_live(&credentials("alice", "secret"));
+    rig.trip();
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    for db in 0..3 {
+        let expected: Vec<String> = (0..30).filter(|n| n % 3 == db).map(|n| n.to_string()).collect();
+        assert_eq!(server.list(db, "a"), expected);
+    }
+    assert_eq!(rig.reasons(), ["bad_database"]);
+}
+
+#[test]
+fn a_password_that_is_withdrawn_lets_the_records_wait_again() {
+    let server = Server::start(&[]);
+    server.ask(ALICE);
+    let mut rig = Rig::new(server.port);
+    rig.shared.known.keep_live(&credentials("alice", "rotated"));
+    journal_interleaved(&rig, 0, 100);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(rig.status().journal.waiting_records, 100);
+    rig.shared.known.keep_live(&credentials("alice", "as wrong"));
+    rig.trip();
+    journal_interleaved(&rig, 100, 200);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.list(0, "l"), numbers(0, 200));
+    assert_eq!(rig.status().journal.waiting_records, 200);
+    rig.shared.known.keep_live(&credentials("alice", "secret"));
+    rig.trip();
+    journal_interleaved(&rig, 200, 250);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.list(0, "a"), numbers(0, 250));
+}
+
+#[test]
+fn a_server_that_came_back_empty_gets_what_waited_and_a_lost_marker_is_said() {
+    let mut server = Server::start(&[]);
+    server.ask(ALICE);
+    let mut rig = Rig::new(server.port);
+    let pushes: Vec<String> = (0..500).map(|n| format!("RPUSH a {n}")).collect();
+    let records: Vec<(&str, u32, &str)> = pushes.iter().map(|push| ("alice", 0, push.as_str())).collect();
+    journal_as(&rig, &records);
+    journal_as(&rig, &[("alice", 0, "SET last 1")]);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    server.restart();
+    server.ask(ALICE);
+    let relay = swallow_answer_to_exec(server.port, 1);
+    let mut rig = Rig::open(rig.close(), relay, Settings::default());
+    rig.shared.known.keep_live(&credentials("alice", "secret"));
+    assert!(matches!(rig.recover(), Outcome::Failed(_)));
+    assert!(!server.list(0, "a").is_empty());
+    // Nobody can tell now which of them the server had.
+    server.restart();
+    server.ask(ALICE);
+    let mut rig = Rig::open(rig.close(), server.port, Settings::default());
+    rig.shared.known.keep_live(&credentials("alice", "secret"));
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.list(0, "a"), Vec::<String>::new());
+    assert_eq!(server.ask("GET last"), "$1\r\n1\r\n", "it may be applied again");
+    assert_eq!(rig.letters().len(), 500);
+    assert!(rig.reasons().iter().all(|reason| reason == "marker_lost"));
+    assert_eq!(rig.status().journal.records, 0);
+}
+
+#[test]
+fn what_was_replayed_after_waiting_is_not_replayed_by_a_rewind_unless_it_is_lost() {
+    let mut server = Server::start(&[]);
+    server.ask(ALICE);
+    let mut rig = Rig::new(server.port);
+    journal_interleaved(&rig, 0, 50);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    rig.shared.known.keep_live(&credentials("alice", "secret"));
+    rig.trip();
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    server.ask("SAVE");
+    rig.trip();
+    rig.journal(0, &["SET tail 1"]);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    // The tail is lost: everything that is retained is looked at again.
+    server.restart();
+    server.ask(ALICE);
+    rig.trip();
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.list(0, "a"), numbers(0, 50));
+    assert_eq!(server.list(0, "l"), numbers(0, 50));
+    assert_eq!(server.ask("GET tail"), "$1\r\n1\r\n");
+    assert!(rig.letters().is_empty());
+}
+
+#[test]
+fn what_waits_for_too_long_becomes_dead_letters() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    journal_interleaved(&rig, 0, 10);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    let dir = rig.close();
+    let settings = Settings {
+        age_max: Some(Duration::ZERO),
+        ..Settings::default()
+    };
+    let mut rig = Rig::open(dir, server.port, settings);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(rig.letters().len(), 10);
+    assert_eq!(rig.status().journal.records, 0);
+    assert!(rig.controls.status().identities_waiting.is_empty());
+}
+
+#[test]
+fn without_rights_to_the_marker_only_absolute_writes_are_replayed_and_nobody_waits() {
     for rights in ["-multi", "resetkeys ~a ~b ~l"] {
         let server = Server::start(&[]);
         let mut rig = Rig::new(server.port);
         rig.journal(0, &["SET a 1", "DEL b", "SET other 1"]);
         server.ask("SET b 2");
         journal_pushes(&rig, 0, 0, 2);
+        rig.journal(0, &["SET b 3"]);
         server.ask(&format!("ACL SETUSER default {rights}"));
-        assert_eq!(rig.recover_for(Duration::from_millis(500)), None);
-        let error = rig.controls.status().last_error.unwrap();
-        assert!(error.contains("no right to MULTI or the marker"), "{error}");
-        let generation = rig.owner.generation();
-        assert_eq!(
-            rig.shared.connections.older_than(generation).len(),
-            2,
-            "the next fence, of the same generation, proves the end of what this one used"
-        );
-        assert_eq!(rig.status().journal.records, 2);
-        server.ask("ACL SETUSER default +multi allkeys");
-        assert_eq!(server.ask("MGET a b"), "*2\r\n$1\r\n1\r\n$-1\r\n");
-        assert_eq!(server.list(0, "l"), Vec::<String>::new());
         assert_eq!(rig.recover(), Outcome::CaughtUp);
-        assert_eq!(server.list(0, "l"), numbers(0, 2));
+        server.ask("ACL SETUSER default +multi allkeys");
+        assert_eq!(server.ask("MGET a b"), "*2\r\n$1\r\n1\r\n$1\r\n3\r\n");
+        assert_eq!(server.list(0, "l"), Vec::<String>::new());
+        let letters = rig.letters();
+        let relative = letters
+            .iter()
+            .filter(|letter| letter.error.contains("must not be applied twice"));
+        assert_eq!(relative.count(), 2);
+        assert!(rig.reasons().iter().all(|reason| reason == "no_permission"));
         assert_eq!(rig.shared.connections.count(), 0, "everything on them is answered");
     }
+}
+
+#[test]
+fn a_user_without_dangerous_commands_is_fenced_and_replayed() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    journal_pushes(&rig, 0, 0, 300);
+    server.ask("ACL SETUSER default -@dangerous");
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(rig.controls.status().fence, Fence::Proven);
+    assert_eq!(server.list(0, "l"), numbers(0, 300));
 }
 
 #[test]

@@ -210,9 +210,13 @@ impl Rig {
 
     /// Ends the journal's owner as a stop does, and opens everything again.
     pub(crate) fn reopen(self) -> Self {
+        let port = self.port;
+        Self::open(self.close(), port, Settings::default())
+    }
+
+    pub(crate) fn close(self) -> tempfile::TempDir {
         ask(|reply| self.owner.shutdown(reply));
-        let Self { dir, port, .. } = self;
-        Self::open(dir, port, Settings::default())
+        self.dir
     }
 
     pub(crate) fn append(&self, payloads: Payloads) {
@@ -350,43 +354,55 @@ impl Rig {
 pub(crate) fn swallow_answer_to_exec(server_port: u16, number: u64) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
+    let seen = Arc::new(AtomicU64::new(0));
     std::thread::spawn(move || {
-        let (client, _) = listener.accept().unwrap();
-        let server = TcpStream::connect(("127.0.0.1", server_port)).unwrap();
-        let seen = Arc::new(AtomicU64::new(0));
-        let upward = {
-            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        // Until the last connection is refused, the port stays taken.
+        while let Ok((client, _)) = listener.accept() {
             let seen = Arc::clone(&seen);
-            move || {
-                let mut all = Vec::new();
-                let mut buffer = [0; 1 << 16];
-                while let Ok(read) = from.read(&mut buffer) {
-                    if read == 0 {
-                        break;
-                    }
-                    all.extend_from_slice(&buffer[..read]);
-                    let execs = all.windows(8).filter(|window| window == b"$4\r\nEXEC").count();
-                    seen.store(execs as u64, Ordering::SeqCst);
-                    if to.write_all(&buffer[..read]).is_err() {
-                        break;
-                    }
-                }
-            }
-        };
-        let upward = std::thread::spawn(upward);
-        let (mut from, mut to) = (server, client);
-        let mut buffer = [0; 1 << 16];
-        while let Ok(read) = from.read(&mut buffer) {
-            if read == 0 || seen.load(Ordering::SeqCst) >= number {
-                break;
-            }
-            if to.write_all(&buffer[..read]).is_err() {
-                break;
+            if seen.load(Ordering::SeqCst) < number {
+                std::thread::spawn(move || relay(&client, server_port, &seen, number));
             }
         }
-        let _ = from.shutdown(Shutdown::Both);
-        let _ = to.shutdown(Shutdown::Both);
-        upward.join().unwrap();
     });
     port
+}
+
+/// One connection, until `number` EXECs have been sent on all of them together.
+fn relay(client: &TcpStream, server_port: u16, seen: &Arc<AtomicU64>, number: u64) {
+    let server = TcpStream::connect(("127.0.0.1", server_port)).unwrap();
+    let upward = {
+        let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        let seen = Arc::clone(seen);
+        move || {
+            let mut all = Vec::new();
+            let mut counted = 0;
+            let mut buffer = [0; 1 << 16];
+            while let Ok(read) = from.read(&mut buffer) {
+                if read == 0 {
+                    break;
+                }
+                all.extend_from_slice(&buffer[..read]);
+                let execs = all.windows(8).filter(|window| window == b"$4\r\nEXEC").count() as u64;
+                seen.fetch_add(execs - counted, Ordering::SeqCst);
+                counted = execs;
+                if to.write_all(&buffer[..read]).is_err() {
+                    break;
+                }
+            }
+        }
+    };
+    let upward = std::thread::spawn(upward);
+    let (mut from, mut to) = (server, client.try_clone().unwrap());
+    let mut buffer = [0; 1 << 16];
+    while let Ok(read) = from.read(&mut buffer) {
+        if read == 0 || seen.load(Ordering::SeqCst) >= number {
+            break;
+        }
+        if to.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+    upward.join().unwrap();
 }

@@ -11,6 +11,7 @@ use super::super::handover::Close;
 use super::super::{
     Checkpoint, DeadLetter, ErrorCounts, Incarnations, Mark, Moved, ReadError, Record, ReplayedError, Status,
 };
+use super::waiting::WaitingRequest;
 
 /// Messages that may wait for the owner.
 pub const INBOX_MESSAGES_MAX: usize = 1024;
@@ -191,6 +192,7 @@ pub(super) enum Request {
         seq: u64,
         reply: Reply<io::Result<bool>>,
     },
+    Waiting(WaitingRequest),
     DropBacklog(Reply<io::Result<Moved>>),
     Checkpoint(Reply<Option<Checkpoint>>),
     Incarnations(Reply<Incarnations>),
@@ -318,7 +320,7 @@ impl OwnerHandle {
         &self.shared.queue_id
     }
 
-    fn request(&self, request: Request) -> Result<(), Unsent> {
+    pub(super) fn request(&self, request: Request) -> Result<(), Unsent> {
         self.inbox
             .try_send(Message::Request(request))
             .map_err(|error| match error {

@@ -12,6 +12,7 @@ mod beside;
 mod inbox;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::fmt;
 use std::io;
@@ -188,7 +189,7 @@ impl<S: Storage> Owner<S> {
         self.settle();
         if !self.closings.is_empty() {
             let unacknowledged = self.unacknowledged.len() as u64;
-            let close = self.handover.close(self.journal.status().records, unacknowledged);
+            let close = self.handover.close(self.journal.backlog_records(), unacknowledged);
             if let Close::Closed { generation } = close {
                 self.publish(generation);
             }
@@ -353,6 +354,7 @@ impl<S: Storage> Owner<S> {
                 reply(self.journal.dead_letters_after(after_seq, letters_max));
             }
             Request::DropDeadLetter { seq, reply } => reply(self.journal.drop_dead_letter(seq)),
+            Request::Waiting(request) => waiting::answer(&mut self.journal, request),
             Request::DropBacklog(reply) => reply(self.journal.drop_backlog()),
             Request::Checkpoint(reply) => reply(self.journal.checkpoint().cloned()),
             Request::Incarnations(reply) => reply(self.journal.incarnations().clone()),

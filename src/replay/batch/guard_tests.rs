@@ -113,6 +113,7 @@ fn in_batches(
             marker_key: b"m",
             done_seq: 0,
             dead: &dead,
+            aside: None,
             age_max_ms: None,
             now: Now {
                 wall_ms: 0,
@@ -252,6 +253,7 @@ fn records_applied_before_anybody_heard_of_it_make_their_keys_ours() {
         marker_key: b"m",
         done_seq: 4,
         dead: &HashSet::from([3]),
+        aside: None,
         age_max_ms: None,
         now: Now {
             wall_ms: 0,
@@ -280,6 +282,7 @@ fn who_may_not_ask_has_nothing_overwritten_and_nothing_made() {
         marker_key: b"m",
         done_seq: 0,
         dead: &dead,
+        aside: None,
         age_max_ms: None,
         now: Now {
             wall_ms: 0,

@@ -5,6 +5,7 @@ mod guards;
 use std::collections::{HashSet, VecDeque};
 
 use super::resume::{Marker, marker_value, parse_marker};
+use super::waiting::Aside;
 use crate::journal::{MONO_MS_RETRIED, Record};
 use crate::outage::payload::{Payload, decode};
 use crate::resp::reply::{Found, Scanner};
@@ -58,6 +59,8 @@ pub(super) struct Terms<'a> {
     pub done_seq: u64,
     /// Records that are dead letters already.
     pub dead: &'a HashSet<u64>,
+    /// Records that wait for their user; nothing where those are what is replayed.
+    pub aside: Option<&'a Aside>,
     pub age_max_ms: Option<u64>,
     pub now: Now,
     pub commands_max: usize,
@@ -148,6 +151,13 @@ pub(super) fn build(records: &mut VecDeque<Record>, terms: &Terms<'_>) -> Batch 
         let Some(record) = records.front() else { break };
         let fate = match decode(&record.payload) {
             Err(_) => Fate::Unreadable,
+            Ok(payload)
+                if terms
+                    .aside
+                    .is_some_and(|aside| aside.holds(payload.identity(), record.seq)) =>
+            {
+                Fate::Passed
+            }
             Ok(payload) if !terms.group.holds(&payload) => break,
             Ok(_) if terms.dead.contains(&record.seq) => Fate::Passed,
             Ok(payload) if record.seq <= terms.done_seq => {
@@ -363,7 +373,7 @@ pub(super) fn text_of_error(frame: &[u8]) -> Option<String> {
 }
 
 /// The payload of a bulk string of any kind.
-fn bulk_payload(frame: &[u8]) -> Option<&[u8]> {
+pub(super) fn bulk_payload(frame: &[u8]) -> Option<&[u8]> {
     if !matches!(frame.first()?, b'$' | b'=' | b'!') || is_null(frame) {
         return None;
     }

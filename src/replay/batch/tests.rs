@@ -58,6 +58,7 @@ fn check(records: &[Record], case: &Case<'_>, fates: &[Fate], sent: &str) {
         marker_key: KEY,
         done_seq: (1 << 32) | case.done,
         dead: &dead,
+        aside: None,
         age_max_ms: case.age_max_ms,
         now: Now {
             wall_ms: 1500,
