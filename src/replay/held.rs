@@ -1,16 +1,16 @@
 //! Writes that Redis holds while it answers others: CLIENT PAUSE WRITE, or a FAILOVER under way. That is no outage. A SET within MULTI is held before it is
-//! queued [seen on 7.0.15].
+//! queued [seen on 7.0.15]: the same on a fresh connection tells a Redis that holds writes from a connection of ours that is stranded.
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::batch::Group;
+use super::batch::{Group, command};
 use super::line::frames;
 use super::run::Run;
 use crate::breaker::Trouble;
 use crate::resp::Protocol;
-use crate::upstream::dial::{Handshake, Opener, dial};
+use crate::upstream::dial::{Conversation, Handshake, Opener, dial};
 
 /// Longer than this it is the connection that is broken, not Redis that holds it.
 const HELD_MAX: Duration = Duration::from_secs(30);
@@ -32,7 +32,7 @@ impl Run<'_> {
         let until = Instant::now() + HELD_MAX;
         loop {
             match self.line(group).replies(count).await {
-                Err(Trouble::Silence) if Instant::now() < until && self.are_others_answered().await => {
+                Err(Trouble::Silence) if Instant::now() < until && self.are_writes_held().await => {
                     self.show_halted("Redis holds writes while it answers others (CLIENT PAUSE)".to_owned());
                 }
                 replied => return replied,
@@ -40,18 +40,26 @@ impl Run<'_> {
         }
     }
 
-    /// Whether this server process answers on a fresh connection.
-    async fn are_others_answered(&self) -> bool {
+    /// Whether this server process answers a fresh connection, but not a write there. Nothing is written.
+    async fn are_writes_held(&self) -> bool {
         let target = &self.replay.shared.target;
+        let credentials = target.own_credentials();
         let handshake = Handshake {
             opener: Opener::Itself,
-            credentials: target.credentials.as_ref(),
+            credentials: credentials.as_ref(),
             protocol: Protocol::Resp2,
             db: target.db,
         };
-        match dial(target, &handshake).await {
-            Ok(dialled) => dialled.facts.ping_error.is_none() && dialled.facts.run_id == self.run_id,
-            Err(_) => false,
-        }
+        let mut conversation: Conversation = match dial(target, &handshake).await {
+            Ok(dialled) if dialled.facts.ping_error.is_none() && dialled.facts.run_id == self.run_id => dialled.into(),
+            Ok(_) | Err(_) => return false,
+        };
+        let limit = target.timeouts.connect;
+        let (mut begin, mut write) = (Vec::new(), Vec::new());
+        command(&mut begin, &[b"MULTI"]);
+        command(&mut write, &[b"SET", &self.replay.marker_key, b""]);
+        command(&mut write, &[b"DISCARD"]);
+        matches!(timeout(limit, conversation.ask(&begin, 1)).await, Ok(Ok(_)))
+            && timeout(limit, conversation.ask(&write, 2)).await.is_err()
     }
 }
