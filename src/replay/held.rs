@@ -43,9 +43,13 @@ impl Run<'_> {
     /// Whether this server process answers on a fresh connection.
     async fn are_others_answered(&self) -> bool {
         let target = &self.replay.shared.target;
+        let credentials = match &self.spoken_as {
+            Some(user) => self.replay.shared.known.live(user),
+            None => target.own_credentials(),
+        };
         let handshake = Handshake {
             opener: Opener::Itself,
-            credentials: target.credentials.as_ref(),
+            credentials: credentials.as_ref(),
             protocol: Protocol::Resp2,
             db: target.db,
         };

@@ -186,6 +186,10 @@ impl Task {
                 self.down(ask)
             };
         }
+        // No connection comes up for this session (maxclients).
+        if ask.came_back.is_some() && self.is_taken_back_for_long() {
+            return self.down(ask);
+        }
         let placement = ask.placement();
         // Where a client is to hear what becomes invalid, the connection that it reads on has to know.
         let is_tracked = self.state.tracking.is_some();

@@ -272,3 +272,33 @@ fn a_read_past_a_halted_replay_is_answered_when_redis_freezes() {
     proxy.wait_for_recovery();
     assert_list(&redis, 0..20);
 }
+
+/// The replay has its connection. Nobody gets another one.
+#[test]
+fn a_read_that_finds_no_place_at_a_halted_redis_is_answered() {
+    let redis = RedisServer::start(Durability::Memory);
+    let way = Way::to(&redis);
+    let proxy = over(&way, &redis);
+    lose(&way, &proxy);
+    push(&mut proxy.client(), 0..10);
+    assert!(proxy.run_cli(&["queue", "pause"]).status.success());
+    let mut direct = redis.client();
+    check(&mut direct, "SET read me", b"+OK\r\n");
+    way.lead_to(&redis);
+    let mut client = proxy.client();
+    wait_until(DEADLINE, "reads go upstream", || {
+        client.call(&["GET", "read"]) == bulk("me")
+    });
+    check(&mut direct, "CONFIG SET maxclients 1", b"+OK\r\n");
+    let mut other = proxy.client();
+    check(&mut other, "SELECT 1", b"+OK\r\n");
+    check(&mut other, "GET read", b"$-1\r\n");
+    check(&mut other, "SET here 1", b"+OK\r\n");
+    check(&mut client, "GET read", &bulk("me"));
+    check(&mut direct, "CONFIG SET maxclients 1000", b"+OK\r\n");
+    assert!(proxy.run_cli(&["queue", "resume"]).status.success());
+    proxy.wait_for_recovery();
+    check(&mut direct, "SELECT 1", b"+OK\r\n");
+    check(&mut direct, "GET here", &bulk("1"));
+    check(&mut other, "GET here", &bulk("1"));
+}
