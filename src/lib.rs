@@ -78,9 +78,10 @@
 //! 7. After a start with a backlog the mode is never `healthy` before the backlog is gone, waiting records aside.
 //!    `records_of_a_user_who_is_not_known_again_wait_and_only_they`,
 //!    `mode_is_never_healthy_before_the_backlog_of_an_earlier_process_is_gone`
-//! 8. Nothing sent before a failure can be applied after replay began; a connection is on file before it carries an application byte.
+//! 8. Nothing sent before a failure can be applied after replay began; a connection is on file before it carries an application byte, or the
+//!    file says that connections are not on it (a disk without room).
 //!    `bytes_sent_before_the_crash_are_fenced_by_the_next_process`, `the_fence_ends_a_frozen_connection_before_replay`,
-//!    `a_connection_without_a_proof_is_said_to_be_unproven`
+//!    `a_connection_without_a_proof_is_said_to_be_unproven`, `a_first_start_on_a_full_disk_keeps_nobody_from_redis`
 //! 9. No session that owes a password journals anything. Whether the upstream asks for one is remembered in the data directory.
 //!    `a_session_that_owes_a_password_journals_nothing_also_after_a_restart`
 //! 10. The pure rooms cannot fail because of the outside world.

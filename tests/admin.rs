@@ -8,6 +8,8 @@
 
 mod support;
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -321,6 +323,56 @@ fn dead_letters_can_be_shown_retried_and_dropped() {
     assert_eq!(integer(&client.call(&["LLEN", "text"])), 1);
     assert!(proxy.run_cli(&["dead-letters", "drop"]).status.success());
     assert_eq!(proxy.dead_letters(), 0);
+}
+
+/// Who asks may leave, or ask twice.
+#[test]
+fn a_dead_letter_is_put_back_once_whoever_asks_and_leaves() {
+    const LETTERS: usize = 200;
+    let mut redis = RedisServer::start(Durability::AppendOnly);
+    redis.client().call(&["SET", "text", "v"]);
+    let settings = Settings {
+        fsync: "always",
+        ..Settings::default()
+    };
+    let proxy = Tideover::start_with(&redis, &settings);
+    proxy.wait_for_mode("healthy", DEADLINE);
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    let mut client = proxy.client();
+    for number in 0..LETTERS {
+        client.send(&["RPUSH", "text", &number.to_string()]);
+    }
+    for _ in 0..LETTERS {
+        assert!(integer(&client.reply()) > 0);
+    }
+    redis.restart();
+    proxy.wait_for_recovery();
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    assert_eq!(proxy.dead_letters() as usize, LETTERS);
+    let ask = || {
+        let mut asker = TcpStream::connect(proxy.admin_address()).unwrap();
+        let path = "/upstreams/main/dead-letters/retry";
+        write!(
+            asker,
+            "POST {path} HTTP/1.1\r\nHost: x\r\n{HEADER}\r\nContent-Length: 0\r\n\r\n"
+        )
+        .unwrap();
+        asker
+    };
+    while proxy.dead_letters() > 0 {
+        let before = proxy.backlog();
+        let askers = [ask(), ask()];
+        support::wait_until(DEADLINE, "some are put back", || {
+            proxy.backlog() > before || proxy.dead_letters() == 0
+        });
+        drop(askers);
+    }
+    redis.restart();
+    redis.client().call(&["DEL", "text"]);
+    proxy.wait_for_recovery();
+    assert_eq!(integer(&redis.client().call(&["LLEN", "text"])) as usize, LETTERS);
 }
 
 fn mode_of(path: &Path) -> u32 {

@@ -21,22 +21,26 @@ const PAGE_LETTERS: usize = 16;
 /// The generation may change between a trip and the append behind it.
 const TRIES_MAX: usize = 5;
 
-/// Journals the letters' records anew, behind the backlog, and gives up each letter once its record is acknowledged (a
-/// crash in between leaves both). Returns how many. The health owner sees the generation move, and has them replayed. Its age
-/// counts from the acceptance of its write.
+/// Journals a letter's record anew, behind the backlog, and gives up the letter once its record is acknowledged (a crash in between leaves
+/// both); `false` where there is no such letter. The health owner sees the generation move, and has it replayed. Its age counts from the
+/// acceptance of its write.
+///
+/// Nobody does the same beside it, and it is done to its end though the asker leaves: a letter put back and kept would be put back again.
 ///
 /// # Errors
-/// Why the rest was not journaled; those are letters still.
-async fn journal_again(owner: &OwnerHandle, letters: Vec<DeadLetter>) -> Result<u64, String> {
-    let mut journaled = 0;
-    for letter in letters {
-        append(owner, &letter).await?;
-        ask::drop_letter(owner, letter.seq)
-            .await
-            .map_err(|error| error.to_string())?;
-        journaled += 1;
-    }
-    Ok(journaled)
+/// Why it was not journaled; it is a letter still.
+async fn journal_again(upstream: &UpstreamView, seq: u64) -> Result<bool, AskError> {
+    let (owner, turn) = (upstream.owner.clone(), Arc::clone(&upstream.retry_turn));
+    let done = tokio::spawn(async move {
+        let _turn = turn.lock().await;
+        let Some(letter) = find(&owner, seq).await? else {
+            return Ok(false);
+        };
+        append(&owner, &letter).await.map_err(AskError::Failed)?;
+        ask::drop_letter(&owner, seq).await
+    });
+    done.await
+        .unwrap_or_else(|error| Err(AskError::Failed(error.to_string())))
 }
 
 async fn append(owner: &OwnerHandle, letter: &DeadLetter) -> Result<(), String> {
@@ -81,11 +85,11 @@ pub(crate) fn times(letter: &DeadLetter) -> (u64, u64) {
 }
 
 /// One letter.
-pub(super) async fn find(upstream: &UpstreamView, seq: u64) -> Result<Option<DeadLetter>, AskError> {
+pub(super) async fn find(owner: &OwnerHandle, seq: u64) -> Result<Option<DeadLetter>, AskError> {
     let Some(before) = seq.checked_sub(1) else {
         return Ok(None);
     };
-    let letters = ask::letters(&upstream.owner, before, 1).await?;
+    let letters = ask::letters(owner, before, 1).await?;
     Ok(letters.into_iter().find(|letter| letter.seq == seq))
 }
 
@@ -117,25 +121,23 @@ pub(super) async fn pump(view: Arc<View>, name: String, pages: Pages) {
 
 /// Retries; nothing when there is no such letter.
 pub(super) async fn retry(upstream: &UpstreamView, which: Which) -> Result<Option<Value>, AskError> {
-    let mut retried = 0;
+    let mut retried: u64 = 0;
     match which {
-        Which::One(seq) => match find(upstream, seq).await? {
-            Some(letter) => {
-                retried += journal_again(&upstream.owner, vec![letter])
-                    .await
-                    .map_err(AskError::Failed)?
+        Which::One(seq) => {
+            if !journal_again(upstream, seq).await? {
+                return Ok(None);
             }
-            None => return Ok(None),
-        },
+            retried += 1;
+        }
         Which::All => {
             // Letters that die again get newer numbers: each is tried once.
             let upto_seq = ask::numbers(&upstream.owner).await?.journal.last_seq;
             let mut after_seq = 0;
             while let Some(letters) = page(upstream, after_seq, upto_seq).await? {
-                after_seq = letters.last().map_or(upto_seq, |last| last.seq);
-                retried += journal_again(&upstream.owner, letters)
-                    .await
-                    .map_err(AskError::Failed)?;
+                for letter in letters {
+                    after_seq = letter.seq;
+                    retried += u64::from(journal_again(upstream, letter.seq).await?);
+                }
             }
         }
     }

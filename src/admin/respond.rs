@@ -97,7 +97,7 @@ async fn do_verb(view: &Arc<View>, upstream: &UpstreamView, verb: Verb) -> Respo
             return response(StatusCode::OK, LINES, body);
         }
         Verb::Letter { seq } => {
-            let found = letters::find(upstream, seq).await;
+            let found = letters::find(&upstream.owner, seq).await;
             found.map(|found| found.map(|letter| json!(record::letter(&letter, Detail::Whole))))
         }
         Verb::Retry(which) => letters::retry(upstream, which).await,

@@ -34,6 +34,8 @@ pub struct UpstreamView {
     pub controls: Arc<Controls>,
     /// `replay.rate_max` of the configuration.
     pub rate_max: Option<NonZeroU32>,
+    /// Held while a dead letter is put back.
+    pub(super) retry_turn: Arc<tokio::sync::Mutex<()>>,
     memory: Mutex<Memory>,
 }
 
@@ -117,6 +119,7 @@ impl UpstreamView {
             url,
             controls,
             rate_max: None,
+            retry_turn: Arc::default(),
             memory: Mutex::default(),
         }
     }

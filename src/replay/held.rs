@@ -43,7 +43,10 @@ impl Run<'_> {
     /// Whether this server process answers a fresh connection, but not a write there. Nothing is written.
     async fn are_writes_held(&self) -> bool {
         let target = &self.replay.shared.target;
-        let credentials = target.own_credentials();
+        let credentials = match &self.spoken_as {
+            Some(user) => self.replay.shared.known.live(user),
+            None => target.own_credentials(),
+        };
         let handshake = Handshake {
             opener: Opener::Itself,
             credentials: credentials.as_ref(),

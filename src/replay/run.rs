@@ -281,15 +281,16 @@ impl Run<'_> {
 
     /// One stretch of records of one group, or the end; `true` when the generation is even.
     async fn turn(&mut self) -> Result<bool, Stop> {
-        if self.replay.controls.pause() == Pause::Paused {
-            return Err(Stop::Halt("replay is paused".to_owned()));
-        }
+        // With nothing to replay there is nothing to pause: an upstream that is well is not to be kept from its clients.
         if self.source.fill().await?.is_none() {
             return self.finish().await;
         }
         if let Some(seq) = self.pass() {
             self.ack(seq).await?;
             return Ok(false);
+        }
+        if self.replay.controls.pause() == Pause::Paused {
+            return Err(Stop::Halt("replay is paused".to_owned()));
         }
         let Some(record) = self.source.records.front() else {
             return Ok(false);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::append::Before;
+use super::forward::needs_identity;
 use super::pubsub::is_subscribed_mode;
 use super::route::Ask;
 use super::state::Transaction;
@@ -175,11 +176,39 @@ impl Task {
 
     /// The upstream answers, but replay cannot go on: reads are not kept from it.
     pub(super) fn halted(&mut self, ask: &Ask<'_>) -> Routed {
-        let is_read = ask.placement() == Placement::Lane && ask.in_flight() == InFlight::Read;
-        if is_read && !self.in_transaction() && !is_subscribed_mode(&self.state) {
-            return self.via_lane(ask);
+        if is_subscribed_mode(&self.state) || ask.came_back.is_some_and(|_| is_transactional(ask.name())) {
+            return self.down(ask);
         }
-        self.down(ask)
+        if self.in_transaction() {
+            return if ask.name() == Some(Name::Exec) && self.has_gathered_reads() {
+                self.exec_reads(ask)
+            } else {
+                self.down(ask)
+            };
+        }
+        // No connection comes up for this session (maxclients).
+        if ask.came_back.is_some() && self.is_taken_back_for_long() {
+            return self.down(ask);
+        }
+        let placement = ask.placement();
+        // Where a client is to hear what becomes invalid, the connection that it reads on has to know.
+        let is_tracked = self.state.tracking.is_some();
+        let is_small = ask.request.frame().len() <= self.session.settings.limits.lane_request_bytes_max;
+        match placement {
+            Placement::Dedicated if is_tracked && ask.name() == Some(Name::ClientCaching) => {
+                self.via_dedicated(ask, placement)
+            }
+            _ if !is_read(ask) => self.down(ask),
+            Placement::Session => self.down(ask),
+            Placement::Lane if is_small && !is_tracked => {
+                let has_dedicated = self.session.dedicated.borrow().is_some();
+                if has_dedicated && !self.release_dedicated() {
+                    return Routed::Park;
+                }
+                self.via_lane(ask)
+            }
+            Placement::Lane | Placement::Dedicated | Placement::Script => self.via_dedicated(ask, placement),
+        }
     }
 
     /// Journals a write, or answers why not.
@@ -312,6 +341,14 @@ fn for_each_key<'a>(ask: &Ask<'a>, f: impl FnMut(&'a [u8])) {
         (None, Some(learned)) => learned.for_each_key(&ask.request, f),
         (None, None) => {}
     }
+}
+
+/// Whether a request changes nothing, and is answered by the upstream alone: what is about the session's own connection is answered here.
+pub(super) fn is_read(ask: &Ask<'_>) -> bool {
+    let is_about_connection = ask
+        .name()
+        .is_some_and(|name| needs_identity(name) || name == Name::ClientGetname);
+    ask.in_flight() == InFlight::Read && !is_about_connection
 }
 
 pub(super) fn is_transactional(name: Option<Name>) -> bool {

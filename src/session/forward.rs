@@ -472,7 +472,7 @@ impl Task {
 }
 
 /// Commands whose answer is about the connection that they come on, or that change it for good.
-fn needs_identity(name: Name) -> bool {
+pub(super) fn needs_identity(name: Name) -> bool {
     matches!(
         name,
         Name::ClientId

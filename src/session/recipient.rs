@@ -135,7 +135,12 @@ impl Recipient for Session {
         match fate {
             Fate::Again => {
                 stats::add(&self.local.worker().stats.uncertain_resent, 1);
-                self.retry(seq, request, again(class), RetryReason::Lost);
+                // XREAD that blocks: what it has waited counts.
+                let blocking = self.blocking.get().filter(|blocking| blocking.seq == seq);
+                let reason = blocking.map_or(RetryReason::Lost, |Blocking { since, .. }| RetryReason::Waiting {
+                    since,
+                });
+                self.retry(seq, request, again(class), reason);
             }
             Fate::Neutral => self.retry(seq, request, class, RetryReason::Neutral),
             Fate::Uncertain => {

@@ -183,7 +183,7 @@ impl Task {
         let request = Request::new(&retry.request, scanner.spans());
         let known = self.look_up(&request);
         let ask = Ask::new(request, &known, Some((retry.seq, retry.class)));
-        if !self.is_forwarding() {
+        if !self.is_forwarding() && self.session.local.shared.mode() != Mode::Halted {
             self.session.taken_back_since.set(None);
         }
         if let RetryReason::Waiting { since } = retry.reason {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::Home;
 use super::Session;
 use super::append::Before;
-use super::down::Ruled;
+use super::down::{Ruled, is_read};
 use super::write_down::Written;
 
 use super::route::Ask;
@@ -154,6 +154,36 @@ impl Task {
             self.end_transaction();
             return self.refuse(ask);
         }
+        self.send_gathered(ask, InFlight::Write)
+    }
+
+    /// Whether nothing that was gathered changes anything: it goes upstream past a halted replay.
+    pub(super) fn has_gathered_reads(&self) -> bool {
+        let Transaction::Here(gathered) = &self.state.transaction else {
+            return false;
+        };
+        let mut scanner = Scanner::default();
+        let is_gathered_read = |bytes: &Vec<u8>| {
+            let Ok(Scan::Request { .. }) = scanner.scan(bytes, &Limits::default()) else {
+                return false;
+            };
+            let request = Request::new(bytes, scanner.spans());
+            let known = self.look_up(&request);
+            let ask = Ask::new(request, &known, None);
+            is_read(&ask) && ask.placement() != Placement::Session
+        };
+        !gathered.spoilt && self.state.watch == Watch::None && gathered.requests.iter().all(is_gathered_read)
+    }
+
+    /// EXEC of reads only, with all that stands before it. Lost with its connection it is refused: alone it would mean nothing.
+    pub(super) fn exec_reads(&mut self, ask: &Ask<'_>) -> Routed {
+        if command::refused(ask.spec, &ask.request).is_some() {
+            return self.down(ask);
+        }
+        self.send_gathered(ask, InFlight::ReadAgain)
+    }
+
+    fn send_gathered(&mut self, ask: &Ask<'_>, class: InFlight) -> Routed {
         let link = self.dedicated();
         if !self.take_home(Home::Link(link.id)) {
             return Routed::Park;
@@ -172,7 +202,7 @@ impl Task {
         session.local.worker().stats.routed(Route::Forwarded);
         session.in_flight.set(session.in_flight.get() + 1);
         let seq = self.seq(ask);
-        link.push(session, seq, ask.request.frame(), InFlight::Write, Watched::Yes, now_us);
+        link.push(session, seq, ask.request.frame(), class, Watched::Yes, now_us);
         Routed::Done
     }
 

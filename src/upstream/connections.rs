@@ -7,6 +7,9 @@
 //! ```
 //! A slot is written before the connection carries an application byte and blanked when the connection is proven dead.
 //! Slots are blanked in advance, so that a full disk does not keep connections from being made while the upstream is well.
+//! Where there is no room for a slot, the file says by its length that connections are not on it: it has not the slots of a new file, or
+//! breaks off in one. This process has them in memory and fences them by that; to the next one they are one connection that nothing is known
+//! of, whose end nothing proves. All are put on file as soon as there is room.
 //! Not synced: it must outlive the process, not the host (whose death also ends the connections).
 
 use std::fs::{File, OpenOptions};
@@ -46,10 +49,20 @@ pub struct Ticket {
     serial: u64,
 }
 
+/// Whether all connections are on the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    /// The length says so.
+    #[default]
+    Partial,
+}
+
 #[derive(Debug, Default)]
 struct Slots {
     entries: Vec<Option<Entry>>,
     next_serial: u64,
+    extent: Extent,
 }
 
 #[derive(Debug)]
@@ -76,6 +89,7 @@ impl ConnectionFile {
     /// # Errors
     /// Those of opening, or reading, the file.
     pub fn open(path: &Path) -> io::Result<Self> {
+        let was_there = path.try_exists()?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -89,14 +103,53 @@ impl ConnectionFile {
             let entry = parse(bytes).map(|connection| slots.entry(slot, 0, connection));
             slots.entries.push(entry);
         }
-        let ready = text.len() / SLOT_BYTES;
-        // Without room for them the file grows with its connections.
-        let room = blank().repeat(SLOTS_READY.saturating_sub(ready));
-        drop(file.write_all_at(&room, (ready * SLOT_BYTES) as u64));
-        Ok(Self {
+        if was_there && extent(text.len() as u64) == Extent::Partial {
+            let unknown = Connection {
+                client_id: 0,
+                address: None,
+                run_id: None,
+            };
+            let entry = slots.entry(slots.entries.len(), 0, unknown);
+            slots.entries.push(Some(entry));
+        }
+        let this = Self {
             file,
-            slots: Mutex::new(slots),
-        })
+            slots: Mutex::default(),
+        };
+        if let Err(error) = this.write_all(&mut slots) {
+            tracing::warn!(%error, "the connection file has no room: connections are used that are not on it");
+        }
+        *this.lock() = slots;
+        Ok(this)
+    }
+
+    /// Puts all slots on the file, where some are not.
+    fn write_all(&self, slots: &mut Slots) -> io::Result<()> {
+        if slots.extent == Extent::Whole {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        for slot in 0..slots.entries.len().max(SLOTS_READY) {
+            match slots.entries.get(slot).and_then(Option::as_ref) {
+                Some(entry) => bytes.extend_from_slice(&render(&entry.connection)?),
+                None => bytes.extend_from_slice(&blank()),
+            }
+        }
+        if let Err(error) = self.file.write_all_at(&bytes, 0) {
+            self.break_off()?;
+            return Err(error);
+        }
+        slots.extent = Extent::Whole;
+        Ok(())
+    }
+
+    /// Makes the length say that connections are not on the file.
+    fn break_off(&self) -> io::Result<()> {
+        let len = self.file.metadata()?.len();
+        match extent(len) {
+            Extent::Partial => Ok(()),
+            Extent::Whole => self.file.set_len(len - 1),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots> {
@@ -106,7 +159,7 @@ impl ConnectionFile {
     /// Puts a connection on the file; only then may it carry application bytes.
     ///
     /// # Errors
-    /// Those of the write; also when the file is full. The connection must not be used then.
+    /// When the file can neither hold it nor say so, or is full. The connection must not be used then.
     pub fn enter(&self, generation: u64, connection: Connection) -> io::Result<Ticket> {
         let mut slots = self.lock();
         let end = slots.entries.len();
@@ -114,14 +167,24 @@ impl ConnectionFile {
         if slot >= SLOTS_MAX {
             return Err(io::Error::other("the connection file is full"));
         }
-        self.file
-            .write_all_at(&render(&connection)?, (slot * SLOT_BYTES) as u64)?;
+        let bytes = render(&connection)?;
+        let written = match slots.extent {
+            Extent::Whole => self.file.write_all_at(&bytes, (slot * SLOT_BYTES) as u64),
+            Extent::Partial => Ok(()),
+        };
+        if let Err(error) = written {
+            self.break_off()?;
+            slots.extent = Extent::Partial;
+            tracing::warn!(%error, "the connection file has no room: connections are used that are not on it");
+        }
         let entry = slots.entry(slot, generation, connection);
         let ticket = entry.ticket;
         match slots.entries.get_mut(slot) {
             Some(place) => *place = Some(entry),
             None => slots.entries.push(Some(entry)),
         }
+        // Until there is room, the length says it.
+        drop(self.write_all(&mut slots));
         Ok(ticket)
     }
 
@@ -135,7 +198,10 @@ impl ConnectionFile {
         if place.as_ref().is_some_and(|entry| entry.ticket == ticket) {
             *place = None;
             // An entry left behind by a failed write costs the next process one needless proof.
-            drop(self.file.write_all_at(&blank(), (ticket.slot * SLOT_BYTES) as u64));
+            drop(match slots.extent {
+                Extent::Whole => self.file.write_all_at(&blank(), (ticket.slot * SLOT_BYTES) as u64),
+                Extent::Partial => self.write_all(&mut slots),
+            });
         }
     }
 
@@ -155,6 +221,16 @@ impl ConnectionFile {
     #[must_use]
     pub fn count(&self) -> usize {
         self.lock().entries.iter().flatten().count()
+    }
+}
+
+/// What a file's length says.
+fn extent(len: u64) -> Extent {
+    let slot = SLOT_BYTES as u64;
+    if len.is_multiple_of(slot) && len / slot >= SLOTS_READY as u64 {
+        Extent::Whole
+    } else {
+        Extent::Partial
     }
 }
 
@@ -257,6 +333,25 @@ mod tests {
         let left = file.older_than(5);
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].connection.client_id, 8);
+    }
+
+    #[test]
+    fn a_file_that_breaks_off_stands_for_a_connection_that_nothing_is_known_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("connections");
+        let reopened = || ConnectionFile::open(&path).unwrap().older_than(1);
+        assert!(reopened().is_empty(), "a first start");
+        assert!(reopened().is_empty(), "all of it is there");
+        for len in [0, 7, (SLOTS_READY * SLOT_BYTES - 1) as u64] {
+            File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
+            let file = ConnectionFile::open(&path).unwrap();
+            let unknown = file.older_than(1);
+            assert_eq!(unknown.len(), 1, "{len}");
+            assert_eq!((unknown[0].connection.client_id, file.count()), (0, 1));
+            assert_eq!(reopened().len(), 1, "until it is taken for proven: {len}");
+            file.closed(unknown[0].ticket);
+            assert!(reopened().is_empty(), "{len}");
+        }
     }
 
     #[test]

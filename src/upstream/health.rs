@@ -260,6 +260,8 @@ impl<E: Edges> Health<E> {
 
     /// Returns with the trip, or with nothing when somebody else has begun a journaling generation.
     async fn until_trouble(&mut self) -> Option<Transition> {
+        // What workers saw while it was catching up (no place for the reads that went there) is over.
+        while self.signs.try_recv().is_ok() {}
         self.look();
         self.pulse.heard_at = self.now();
         let mut health: Option<Conversation> = None;

@@ -165,7 +165,22 @@ impl Local {
         loop {
             self.worker().bell.notified().await;
             self.look();
+            self.retire_if_down();
             self.wake_waiters();
+        }
+    }
+
+    /// Connections that took reads past a halted replay: the upstream is gone again, and the generation says nothing of it.
+    fn retire_if_down(&self) {
+        let is_down = matches!(self.shared.mode(), Mode::Down | Mode::Probing);
+        if self.generation().is_multiple_of(2) || !is_down {
+            return;
+        }
+        self.lanes.borrow_mut().clear();
+        self.pool.borrow_mut().clear();
+        let links = self.links.borrow().clone();
+        for link in links {
+            link.retire();
         }
     }
 

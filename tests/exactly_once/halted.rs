@@ -1,7 +1,7 @@
 //! A replay that cannot go on while Redis answers keeps no read away from it.
 
 use crate::support::{
-    Client, DEADLINE, Durability, RedisServer, Tideover, array, bulk, error_text, integer, wait_until,
+    Client, DEADLINE, Durability, RedisServer, Tideover, array, bulk, error_text, integer, shown, wait_until,
 };
 use crate::way::Way;
 use crate::{SECOND, assert_list, check, healthy, list, lose, numbers, over, push};
@@ -36,6 +36,7 @@ fn check_halted(
         check(&mut client, "GET read", &bulk("me"));
         check(&mut client, "LLEN jobs", b":1\r\n");
     }
+    check_other_reads(&mut client, &mut direct);
     check(&mut client, "SET read you", b"+OK\r\n");
     check(&mut client, "LPOP jobs", b"$-1\r\n");
     check(&mut client, "BLPOP jobs 0.05", b"*-1\r\n");
@@ -54,6 +55,31 @@ fn check_halted(
     check(&mut client, "LPOP jobs", &bulk("j"));
     check(&mut client, "INCR n", b":6\r\n");
     assert_eq!(proxy.dead_letters(), 0);
+}
+
+/// Reads that no lane takes: a transaction of them, scripts, and what is too large.
+#[track_caller]
+fn check_other_reads(client: &mut Client, direct: &mut Client) {
+    let transaction = |client: &mut Client| {
+        for line in ["MULTI", "GET read", "LLEN jobs"] {
+            client.call(&line.split(' ').collect::<Vec<_>>());
+        }
+        client.call(&["EXEC"])
+    };
+    // One that is full refuses every transaction.
+    assert_eq!(transaction(client), transaction(direct));
+    for line in ["MULTI", "GET read", "SET read you"] {
+        client.call(&line.split(' ').collect::<Vec<_>>());
+    }
+    let refused = error_text(&client.call(&["EXEC"])).unwrap_or_default();
+    assert!(refused.starts_with("UNAVAILABLE EXEC was not applied"), "{refused}");
+    let mut many = vec!["MGET".to_owned(), "read".to_owned()];
+    many.extend((0..10_000).map(|number| format!("none:{number}")));
+    assert!(client.call(&many).starts_with(b"*10001\r\n$2\r\nme\r\n"));
+    let script = client.call(&["EVAL_RO", "return redis.call('GET', KEYS[1])", "1", "read"]);
+    assert_eq!(script, bulk("me"), "{}", shown(&script));
+    check(client, "XREAD BLOCK 20 STREAMS none $", b"*-1\r\n");
+    check(client, "GET read", &bulk("me"));
 }
 
 /// One setting of Redis that keeps writes out, until it is undone.
@@ -193,4 +219,86 @@ fn a_halt_in_mid_replay_goes_on_where_it_stopped_also_after_another_outage() {
     redis.restart();
     proxy.wait_for_recovery();
     assert_list(&redis, 0..SECOND + 10);
+}
+
+/// What a client caches of a halted replay's reads it is told of.
+#[test]
+fn a_client_that_caches_hears_of_changes_while_replay_is_halted() {
+    let redis = RedisServer::start(Durability::Memory);
+    let way = Way::to(&redis);
+    let proxy = over(&way, &redis);
+    let mut direct = redis.client();
+    check(&mut direct, "MSET read me other x", b"+OK\r\n");
+    let mut client = proxy.client().hello3();
+    check(&mut client, "CLIENT TRACKING ON", b"+OK\r\n");
+    lose(&way, &proxy);
+    push(&mut proxy.client(), 0..10);
+    assert!(proxy.run_cli(&["queue", "pause"]).status.success());
+    way.lead_to(&redis);
+    let mut reader = proxy.client();
+    wait_until(DEADLINE, "reads go upstream", || {
+        reader.call(&["GET", "read"]) == bulk("me")
+    });
+    client.send(&["GET", "read"]);
+    wait_until(DEADLINE, "the value comes", || client.reply() == bulk("me"));
+    check(&mut direct, "SET read you", b"+OK\r\n");
+    let told = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$4\r\nread\r\n".to_vec();
+    wait_until(DEADLINE, "the client is told", || client.reply() == told);
+    assert!(proxy.run_cli(&["queue", "resume"]).status.success());
+    proxy.wait_for_recovery();
+}
+
+/// The generation does not move, and nobody but the client waits for what it asked.
+#[test]
+fn a_read_past_a_halted_replay_is_answered_when_redis_freezes() {
+    let redis = RedisServer::start(Durability::Memory);
+    let way = Way::to(&redis);
+    let proxy = over(&way, &redis);
+    lose(&way, &proxy);
+    let mut client = proxy.client();
+    push(&mut client, 0..10);
+    assert!(proxy.run_cli(&["queue", "pause"]).status.success());
+    way.lead_to(&redis);
+    let mut direct = redis.client();
+    check(&mut direct, "SET read me", b"+OK\r\n");
+    wait_until(DEADLINE, "reads go upstream", || {
+        client.call(&["GET", "read"]) == bulk("me")
+    });
+    redis.stop();
+    check(&mut client, "GET read", b"$-1\r\n");
+    push(&mut client, 10..20);
+    assert!(proxy.run_cli(&["queue", "resume"]).status.success());
+    redis.cont();
+    proxy.wait_for_recovery();
+    assert_list(&redis, 0..20);
+}
+
+/// The replay has its connection. Nobody gets another one.
+#[test]
+fn a_read_that_finds_no_place_at_a_halted_redis_is_answered() {
+    let redis = RedisServer::start(Durability::Memory);
+    let way = Way::to(&redis);
+    let proxy = over(&way, &redis);
+    lose(&way, &proxy);
+    push(&mut proxy.client(), 0..10);
+    assert!(proxy.run_cli(&["queue", "pause"]).status.success());
+    let mut direct = redis.client();
+    check(&mut direct, "SET read me", b"+OK\r\n");
+    way.lead_to(&redis);
+    let mut client = proxy.client();
+    wait_until(DEADLINE, "reads go upstream", || {
+        client.call(&["GET", "read"]) == bulk("me")
+    });
+    check(&mut direct, "CONFIG SET maxclients 1", b"+OK\r\n");
+    let mut other = proxy.client();
+    check(&mut other, "SELECT 1", b"+OK\r\n");
+    check(&mut other, "GET read", b"$-1\r\n");
+    check(&mut other, "SET here 1", b"+OK\r\n");
+    check(&mut client, "GET read", &bulk("me"));
+    check(&mut direct, "CONFIG SET maxclients 1000", b"+OK\r\n");
+    assert!(proxy.run_cli(&["queue", "resume"]).status.success());
+    proxy.wait_for_recovery();
+    check(&mut direct, "SELECT 1", b"+OK\r\n");
+    check(&mut direct, "GET here", &bulk("1"));
+    check(&mut other, "GET here", &bulk("1"));
 }

@@ -114,3 +114,24 @@ fn a_password_that_is_refused_troubles_nobody_who_is_connected() {
     scene.write_file();
     assert_eq!(other.call(&["SELECT", "3"]), b"+OK\r\n");
 }
+
+#[test]
+fn a_redis_that_holds_writes_is_read_also_after_its_password_became_another() {
+    let scene = Scene::new();
+    scene.rotate();
+    scene.write_file();
+    let mut direct = scene.direct("new");
+    assert_eq!(direct.call(&["SET", "read", "me"]), b"+OK\r\n");
+    assert_eq!(direct.call(&["CLIENT", "PAUSE", "60000", "WRITE"]), b"+OK\r\n");
+    scene.redis.stop();
+    scene.proxy.wait_for_mode("down", DEADLINE);
+    let mut client = scene.proxy.client();
+    assert_eq!(client.call(&["RPUSH", "l", "a"]), b":1\r\n");
+    scene.redis.cont();
+    wait_until(DEADLINE, "reads go upstream", || {
+        client.call(&["GET", "read"]) == bulk("me")
+    });
+    assert_eq!(direct.call(&["CLIENT", "UNPAUSE"]), b"+OK\r\n");
+    scene.proxy.wait_for_recovery();
+    assert_eq!(direct.call(&["LLEN", "l"]), b":1\r\n");
+}

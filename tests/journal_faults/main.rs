@@ -183,6 +183,41 @@ fn a_start_on_a_full_disk_serves_replays_and_takes_writes_when_there_is_room() {
     assert_eq!(direct.call(&["GET", "k"]), bulk("v"));
 }
 
+/// Of connections that are not on file the next process knows only that there were some.
+#[test]
+fn a_first_start_on_a_full_disk_keeps_nobody_from_redis() {
+    let mut redis = RedisServer::start(Durability::Memory);
+    let mut limited = Limited::start(&redis, "everysec", Some(0));
+    limited.proxy.wait_for_mode("healthy", DEADLINE);
+    let mut client = limited.proxy.client();
+    assert_eq!(client.call(&["INCR", "n"]), b":1\r\n");
+    assert_eq!(client.call(&["BLPOP", "none", "0.01"]), b"*-1\r\n");
+    let fence = |limited: &Limited| limited.proxy.status()["fence"].as_str().unwrap().to_owned();
+    assert_eq!(fence(&limited), "proven");
+    redis.kill();
+    limited.proxy.wait_for_mode("down", DEADLINE);
+    refused(&push(&mut client, "refused"));
+    redis.restart();
+    limited.proxy.wait_for_recovery();
+    assert_eq!(client.call(&["INCR", "n"]), b":1\r\n");
+    limited.restart(Some(0));
+    limited.proxy.wait_for_recovery();
+    assert_eq!(fence(&limited), "unproven");
+    limited.limit(None);
+    limited.wait_for_its_end();
+    let mut client = limited.proxy.client();
+    assert_eq!(client.call(&["BLPOP", "none", "0.01"]), b"*-1\r\n");
+    limited.restart(None);
+    limited.proxy.wait_for_recovery();
+    assert_eq!(fence(&limited), "proven", "all were put on file when there was room");
+    redis.kill();
+    limited.proxy.wait_for_mode("down", DEADLINE);
+    assert_eq!(push(&mut limited.proxy.client(), "journaled"), b":1\r\n");
+    redis.restart();
+    limited.proxy.wait_for_recovery();
+    assert_eq!(array(&redis.client().call(&["LRANGE", "l", "0", "-1"])), ["journaled"]);
+}
+
 #[test]
 fn damage_costs_its_record_only_and_is_counted_and_logged() {
     let mut redis = RedisServer::absent(Durability::Memory);

@@ -266,6 +266,31 @@ fn a_pause_outlives_the_process() {
 }
 
 #[test]
+fn a_pause_without_a_backlog_keeps_nobody_from_a_redis_that_is_well() {
+    let mut redis = RedisServer::start(Durability::Memory);
+    let mut proxy = Tideover::healthy(&redis);
+    done(proxy.run_cli(&["queue", "pause"]));
+    proxy.kill();
+    proxy.launch();
+    proxy.wait_until_listening();
+    proxy.wait_for_recovery();
+    let mut client = proxy.client();
+    assert_eq!(client.call(&["INCR", "n"]), b":1\r\n");
+    // From the first write on there is one.
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    journal(&mut client, &[&["RPUSH", "l", "a"]]);
+    redis.restart();
+    wait_until(DEADLINE, "replay is halted", || {
+        proxy.log_text().contains("replay is halted")
+    });
+    assert_eq!(proxy.backlog(), 1);
+    done(proxy.run_cli(&["queue", "drop"]));
+    proxy.wait_for_recovery();
+    assert_eq!(client.call(&["INCR", "n"]), b":1\r\n");
+}
+
+#[test]
 fn a_rate_holds_while_a_replay_runs_and_after_a_restart() {
     let mut redis = RedisServer::absent(Durability::Memory);
     let commands: Vec<[&str; 3]> = (0..60).map(|_| ["RPUSH", "l", "x"]).collect();
