@@ -62,7 +62,8 @@ impl Run<'_> {
         command(&mut begin, &[b"MULTI"]);
         command(&mut write, &[b"SET", &self.replay.marker_key, b""]);
         command(&mut write, &[b"DISCARD"]);
-        matches!(timeout(limit, conversation.ask(&begin, 1)).await, Ok(Ok(_)))
+        // What follows a refused MULTI is executed.
+        matches!(timeout(limit, conversation.ask(&begin, 1)).await, Ok(Ok(replies)) if replies == [b"+OK\r\n"])
             && timeout(limit, conversation.ask(&write, 2)).await.is_err()
     }
 }
