@@ -137,6 +137,10 @@ impl Target {
         let Some(path) = &self.password_file else {
             return Some(credentials);
         };
+        // A pipe held its password once: it was read at the start, and would be waited for now.
+        if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Some(credentials);
+        }
         match Secret::read(path) {
             Ok(password) => credentials.password = password,
             Err(error) => {

@@ -135,3 +135,21 @@ fn a_redis_that_holds_writes_is_read_also_after_its_password_became_another() {
     scene.proxy.wait_for_recovery();
     assert_eq!(direct.call(&["LLEN", "l"]), b":1\r\n");
 }
+
+#[test]
+fn a_password_from_a_pipe_is_read_once() {
+    let redis = RedisServer::start_with(Durability::Memory, &["--requirepass", "old"]);
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("password");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let settings = Settings {
+        own: format!("password_file = {pipe:?}"),
+        ..Settings::default()
+    };
+    let writer = std::thread::spawn(move || std::fs::write(pipe, "old\n").unwrap());
+    let proxy = Tideover::start_with(&redis, &settings);
+    proxy.wait_for_mode("healthy", DEADLINE);
+    assert_eq!(proxy.client().call(&["SET", "k", "v"]), b"+OK\r\n");
+    writer.join().unwrap();
+}
