@@ -13,7 +13,7 @@ use super::task::{Routed, Task};
 use super::write_down::Written;
 use crate::command;
 use crate::outage::effect::EffectKind;
-use crate::outage::rules::CaughtInFlight;
+use crate::outage::rules::{Care, CaughtInFlight, XaddId};
 use crate::resp::Request;
 use crate::resp::scan::{Limits, Scan, Scanner};
 
@@ -63,6 +63,11 @@ impl Task {
             return self.uncertain(ask);
         };
         let (ruled, care) = self.rule(ask);
+        // With the ID that it would get here it is not what Redis may have executed.
+        let care = Care {
+            xadd_id: XaddId::Provisional,
+            ..care
+        };
         let rule_reply = match ruled {
             Ruled::Queue(reply) => reply,
             Ruled::AsBuiltIn | Ruled::Neutral(_) | Ruled::Error | Ruled::Hold => None,

@@ -79,6 +79,17 @@ fn what_a_frozen_redis_had_already_is_the_same_when_it_is_replayed() {
     assert_eq!(redis.client().call(&["GET", "own:a"]), bulk("2"));
 }
 
+/// Redis gave it an ID of its own if it had it: with another one it would be there twice.
+#[test]
+fn an_entry_without_an_id_is_uncertain_also_where_ids_are_accepted() {
+    let (mut redis, proxy) = start(&format!("{JOURNAL}xadd_id = \"accepted\"\n"));
+    let replies = caught(&mut redis, &proxy, &["XADD own:s * f v", "XADD own:s 5-* f v"]);
+    for reply in &replies {
+        assert!(is_uncertain(reply), "{}", shown(reply));
+    }
+    assert_eq!(redis.client().call(&["EXISTS", "own:s"]), b":0\r\n");
+}
+
 /// While all is well one connection that dies makes no backlog.
 #[test]
 fn a_write_lost_with_one_connection_is_uncertain_also_with_the_rule() {
