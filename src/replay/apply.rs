@@ -1,7 +1,7 @@
 //! Batch after batch of one group, and what their replies mean for the journal.
 
 use std::num::NonZeroU32;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
@@ -21,6 +21,10 @@ use crate::upstream::clock::{mono_ms, upstream_ms, wall_ms};
 
 /// Guarded records in one batch.
 pub(super) const GUARDS_MAX: usize = 256;
+
+/// So long guarded batches may meet nothing but others who touch their keys. Then reads go on meanwhile.
+const CONTENDED_MAX: Duration = Duration::from_secs(1);
+const CONTENDED: &str = "others keep changing a key that a guarded write (needs_key, create_only) asks about";
 
 impl Run<'_> {
     fn rate_max(&self) -> Option<NonZeroU32> {
@@ -128,11 +132,17 @@ impl Run<'_> {
         let errors = match answer.exec {
             Exec::Applied { errors } => errors,
             Exec::Moved => {
-                if batch.is_guarded() {
-                    self.guards_max = (self.guards_max / 4).max(1);
-                }
                 self.current = None;
-                return Ok(());
+                if !batch.is_guarded() {
+                    return Ok(());
+                }
+                self.guards_max = (self.guards_max / 4).max(1);
+                let since = *self.contended_since.get_or_insert_with(Instant::now);
+                if since.elapsed() < CONTENDED_MAX {
+                    return Ok(());
+                }
+                self.contended_since = None;
+                return Err(Stop::Halt(CONTENDED.to_owned()));
             }
             Exec::Refused(error) => {
                 self.current = None;
@@ -141,6 +151,7 @@ impl Run<'_> {
         };
         self.replay.ours.add(group.db, &mut batch.claims);
         self.guards_max = (self.guards_max * 2).min(GUARDS_MAX);
+        self.contended_since = None;
         for (place, error) in &errors {
             let class = ErrorClass::of(error.as_bytes());
             if let (Some(record), true) = (batch.record_at(*place), class.replay_effect() != ReplayEffect::Done) {

@@ -106,6 +106,8 @@ pub(super) struct Run<'a> {
     pub(super) incarnations: Incarnations,
     pub(super) pace: Pace,
     pub(super) guards_max: usize,
+    /// Since when no guarded batch was applied, for others touched their keys.
+    pub(super) contended_since: Option<Instant>,
     pub(super) started: Instant,
     /// The answer to the last confirmation, taken before the next.
     pub(super) confirming: Option<oneshot::Receiver<Result<Moved, ReplayedError>>>,
@@ -159,6 +161,7 @@ pub(super) async fn run(replay: &mut Replay, conversation: Conversation, facts: 
         incarnations: Incarnations::default(),
         pace: Pace::new(),
         guards_max: GUARDS_MAX,
+        contended_since: None,
         started: Instant::now(),
         confirming: None,
         acked_seq: 0,

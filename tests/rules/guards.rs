@@ -1,7 +1,12 @@
 //! `after_neutral_read`, `needs_key` and `xadd_id`.
 
-use super::support::{Client, DEADLINE, RedisServer, Tideover, array, bulk, error_text, shown, wait_until};
-use super::{reasons, start};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::support::{
+    Client, DEADLINE, Durability, RedisServer, Tideover, Wire, array, bulk, error_text, shown, wait_until,
+};
+use super::{reasons, start, start_before};
 
 const CREATE_ONLY: &str = "[[upstream.rule]]\nkeys = [\"session:*\"]\nafter_neutral_read = \"create_only\"\n";
 const REFUSE: &str = "[[upstream.rule]]\nkeys = [\"session:*\"]\nafter_neutral_read = \"refuse\"\n";
@@ -283,4 +288,40 @@ fn an_accepted_id_that_is_behind_the_stream_is_a_dead_letter() {
     let mut direct = through_an_outage(&mut redis, &proxy, |client| ok(client, "XADD log * n mine"));
     assert_eq!(ids(&mut direct, "log"), ["99999999999999-1"]);
     assert_eq!(reasons(&proxy), ["id_too_small"]);
+}
+
+/// The question and the batch take so long that somebody always comes in between.
+#[test]
+fn a_key_that_others_change_all_the_time_keeps_no_read_from_redis() {
+    let [place, redis] = [(); 2].map(|()| RedisServer::start(Durability::Memory));
+    let mut place = place;
+    place.kill();
+    let wire = Wire::start(&place, &redis);
+    let proxy = start_before(&place, NEEDS_KEY);
+    let mut direct = redis.client();
+    ok(&mut direct, "HSET hot f 0");
+    redis.stop();
+    proxy.wait_for_mode("down", DEADLINE);
+    let mut client = proxy.client();
+    ok(&mut client, "HSET hot mine 1");
+    wire.delay(Duration::from_millis(20));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let mut other = redis.client();
+        let is_over = &is_over;
+        scope.spawn(move || {
+            let until = Instant::now() + 2 * DEADLINE;
+            while !is_over.load(Ordering::Relaxed) && Instant::now() < until {
+                other.call(&["HINCRBY", "hot", "f", "1"]);
+            }
+        });
+        redis.cont();
+        wait_until(DEADLINE, "reads go upstream", || {
+            client.call(&["EXISTS", "hot"]) == b":1\r\n"
+        });
+        is_over.store(true, Ordering::Relaxed);
+    });
+    proxy.wait_for_recovery();
+    assert_eq!(direct.call(&["HGET", "hot", "mine"]), bulk("1"));
+    assert_eq!(reasons(&proxy), [""; 0]);
 }
