@@ -3,8 +3,9 @@
 
 use super::format::u64_at;
 
-/// One in so many pairs of copies begins the same.
-const JUMP_MAX: u64 = 1 << 12;
+/// One in so many pairs of copies begins the same. Larger ones would take numbers beyond 2^53, where some readers of JSON round, within some
+/// thousand openings.
+const JUMP_MAX: u64 = 1 << 8;
 /// Kept one by one; before them all numbers count as known.
 const KNOWN_MAX: usize = 4096;
 
