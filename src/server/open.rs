@@ -161,11 +161,10 @@ fn tell(upstream: &str, report: &journal::OpenReport) {
             "a torn tail was cut from the journal: a crash cut short an append that was not acknowledged"
         );
     }
-    let unreadable = report.dead_letter_bytes_unreadable + report.waiting_bytes_unreadable;
-    let lost = !report.damage.is_empty() || !report.missing.is_empty() || unreadable > 0;
-    if lost || !report.files_given_up.is_empty() || report.checkpoints_unreadable > 0 {
-        let places = report.damage.len() + report.missing.len() + report.files_given_up.len();
-        let damages = places + report.checkpoints_unreadable + usize::from(report.dead_letter_bytes_unreadable > 0);
+    let places = report.damage.len() + report.missing.len() + report.files_given_up.len();
+    let logs = [report.dead_letter_bytes_unreadable, report.waiting_bytes_unreadable];
+    let damages = places + report.checkpoints_unreadable + logs.iter().filter(|bytes| **bytes > 0).count();
+    if damages > 0 {
         telemetry::journal_damaged(upstream, damages as u64, report);
     }
     if report.backlog_records > 0 {
