@@ -92,6 +92,7 @@
 //! data_dir/UPSTREAM/               mode 0700, files 0600
 //!   connections                    connections that Redis may still read from: outlives our crash
 //!   known                          salted hashes of credentials that Redis has accepted
+//!   last-said                      what the upstream last said of itself: version, modules, databases
 //!   password-owed                  there while Redis asks a password of sessions that have none
 //!   replay-wishes                  what people asked of replay: a pause, a rate
 //!   journal/lock                   one process at a time

@@ -115,7 +115,7 @@ fn status_tells_of_the_outage_and_the_backlog() {
 }
 
 /// Samples that a test knows the value of.
-const SAMPLES: [&str; 8] = [
+const SAMPLES: [&str; 9] = [
     "tideover_breaker_state{upstream=\"main\",state=\"closed\"} 1",
     "tideover_breaker_state{upstream=\"main\",state=\"open\"} 0",
     "tideover_breaker_state{upstream=\"main\",state=\"half_open\"} 0",
@@ -123,6 +123,7 @@ const SAMPLES: [&str; 8] = [
     "tideover_queue_bytes{upstream=\"main\"} 0",
     "tideover_queue_oldest_age_seconds{upstream=\"main\"} 0",
     "tideover_queue_acknowledged_total{upstream=\"main\"} 2",
+    "tideover_replayed_total{upstream=\"main\"} 2",
     "tideover_clients{upstream=\"main\"} 1",
 ];
 

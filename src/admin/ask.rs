@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::journal::Moved;
 use crate::journal::owner::{OwnerHandle, OwnerStatus, Reply, Unsent};
-use crate::journal::{DeadLetter, Record};
+use crate::journal::{DeadLetter, Record, WaitingEntry};
 
 /// The journal's numbers are asked for often: the last known ones do when the disk is slow.
 const NUMBERS_PATIENCE: Duration = Duration::from_millis(500);
@@ -57,6 +57,11 @@ pub(super) async fn records(
     bytes_max: usize,
 ) -> Result<Vec<Record>, AskError> {
     said(ask(PATIENCE, |reply| owner.read(after_seq, records_max, bytes_max, reply)).await?)
+}
+
+/// The next entry of records that wait for their user.
+pub(super) async fn waiting_entry(owner: &OwnerHandle, after_key: u64) -> Result<Option<WaitingEntry>, AskError> {
+    said(ask(PATIENCE, |reply| owner.waiting_entry(after_key, None, reply)).await?)
 }
 
 pub(super) async fn drop_backlog(owner: &OwnerHandle) -> Result<Moved, AskError> {

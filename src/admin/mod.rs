@@ -7,6 +7,7 @@
 
 mod ask;
 mod body;
+pub(crate) mod in_order;
 pub(crate) mod letters;
 mod page;
 mod publish;

@@ -1,4 +1,4 @@
-//! Verbs on the backlog.
+//! Verbs on what is queued: the backlog, and what waits for its user.
 
 use std::io;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use serde_json::json;
 
 use super::ask::{self, AskError};
 use super::body::Pages;
+use super::in_order::{InOrder, Wanted};
 use super::record::{self, Clocks};
 use super::view::{UpstreamView, View};
-use crate::journal::Record;
 use crate::upstream::clock::wall_ms;
 
 /// Records and payload bytes that are in memory at a time (one record may be larger).
-const PAGE_RECORDS: usize = 256;
-const PAGE_BYTES: usize = 256 * 1024;
+pub(crate) const PAGE_RECORDS: usize = 256;
+pub(crate) const PAGE_BYTES: usize = 256 * 1024;
 /// A reader that takes no page for so long is given up.
 const READER_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -29,12 +29,21 @@ pub(crate) enum Form {
     Commands,
 }
 
+impl Form {
+    pub(crate) fn records_max(self) -> usize {
+        match self {
+            Self::Lines { records_max } => records_max,
+            Self::Commands => usize::MAX,
+        }
+    }
+}
+
 pub(super) async fn drop_backlog(upstream: &UpstreamView) -> Result<serde_json::Value, AskError> {
     let moved = ask::drop_backlog(&upstream.owner).await?;
     Ok(json!({"dropped_records": moved.records, "dropped_bytes": moved.bytes}))
 }
 
-/// Sends the backlog, oldest first, page by page.
+/// Sends what is queued, oldest first, page by page.
 pub(super) async fn pump(view: Arc<View>, name: String, form: Form, pages: Pages) {
     let Some(upstream) = view.find(&name) else {
         return;
@@ -47,50 +56,59 @@ pub(super) async fn pump(view: Arc<View>, name: String, form: Form, pages: Pages
 
 async fn read_out(upstream: &UpstreamView, form: Form, pages: &Pages) -> Result<(), AskError> {
     let numbers = ask::numbers(&upstream.owner).await?.journal;
-    let mut after_seq = numbers.replayed_seq;
-    let mut left = match form {
-        Form::Lines { records_max } => records_max,
-        Form::Commands => usize::MAX,
-    };
+    let mut queue = InOrder::new(numbers.replayed_seq, numbers.last_seq);
+    let mut left = form.records_max();
     let mut db = None;
     while left > 0 {
-        let records = ask::records(&upstream.owner, after_seq, left.min(PAGE_RECORDS), PAGE_BYTES).await?;
-        let Some(last) = records.last() else { break };
-        after_seq = last.seq;
-        left = left.saturating_sub(records.len());
+        match queue.wants() {
+            Some(Wanted::Records { after_seq }) => {
+                let records = ask::records(&upstream.owner, after_seq, left.min(PAGE_RECORDS), PAGE_BYTES).await?;
+                queue.feed_records(records);
+                continue;
+            }
+            Some(Wanted::Entry { after_key }) => {
+                queue.feed_entry(ask::waiting_entry(&upstream.owner, after_key).await?);
+                continue;
+            }
+            None => {}
+        }
         let clocks = Clocks {
             wall_ms: wall_ms(),
             offset_ms: upstream.shared.facts().clock_offset_ms,
         };
-        let known = records.iter().filter(|record| record.seq <= numbers.last_seq);
-        let page = page(known, form, clocks, &mut db).map_err(AskError::Failed)?;
-        let is_last = after_seq >= numbers.last_seq;
+        let page = page(&mut queue, &mut left, form, clocks, &mut db).map_err(AskError::Failed)?;
+        if page.is_empty() {
+            break;
+        }
         match tokio::time::timeout(READER_PATIENCE, pages.send(Ok(page))).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => break,
-        }
-        if is_last {
-            break;
         }
     }
     Ok(())
 }
 
-/// Records as they leave; `db` is the database selected before, and after.
-pub(crate) fn page<'a>(
-    records: impl Iterator<Item = &'a Record>,
+/// Records as they leave, as far as they are read, empty at the end; at most `left`, which counts down. `db` is the database selected
+/// before, and after.
+pub(crate) fn page(
+    queue: &mut InOrder,
+    left: &mut usize,
     form: Form,
     clocks: Clocks,
     db: &mut Option<u32>,
 ) -> Result<Bytes, String> {
     let mut page = Vec::new();
-    for one in records {
+    while *left > 0
+        && page.len() < PAGE_BYTES
+        && let Some((one, stands)) = queue.next()
+    {
+        *left -= 1;
         match form {
             Form::Lines { records_max: _ } => {
-                page.extend_from_slice(record::line(&record::record(one, clocks)).as_bytes())
+                page.extend_from_slice(record::line(&record::record(&one, stands, clocks)).as_bytes());
             }
             Form::Commands => {
-                record::export(one, clocks, db, &mut page).map_err(|error| format!("record {}: {error}", one.seq))?
+                record::export(&one, clocks, db, &mut page).map_err(|error| format!("record {}: {error}", one.seq))?;
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::in_order::Stands;
 use crate::journal::{DeadLetter, Record};
 use crate::outage::payload::{self, Payload};
 use crate::resp::write;
@@ -25,6 +26,7 @@ pub(crate) enum Detail {
 pub(crate) struct RecordShown {
     pub(crate) seq: u64,
     pub(crate) age_ms: u64,
+    pub(crate) stands: Stands,
     #[serde(flatten)]
     pub(crate) what: Contents,
 }
@@ -68,10 +70,11 @@ impl Clocks {
     }
 }
 
-pub(crate) fn record(record: &Record, clocks: Clocks) -> RecordShown {
+pub(crate) fn record(record: &Record, stands: Stands, clocks: Clocks) -> RecordShown {
     RecordShown {
         seq: record.seq,
         age_ms: clocks.age_ms(record),
+        stands,
         what: contents(&record.payload, Detail::Summary),
     }
 }
@@ -252,6 +255,7 @@ mod tests {
         let long = [b'x'; 100];
         let shown = record(
             &of(&[&[b"SET", b"k\n", b"", b"a b", b"\xff"], &[b"DEL", &long]], 3),
+            Stands::Waiting,
             CLOCKS,
         );
         let expected = format!("DEL {}…", "x".repeat(64));
@@ -261,7 +265,10 @@ mod tests {
             (7, 500, 3, 2)
         );
         let json: serde_json::Value = serde_json::from_str(&line(&shown)).unwrap();
-        assert_eq!((&json["identity"], &json["seq"]), (&"me".into(), &7.into()));
+        assert_eq!(
+            (&json["identity"], &json["seq"], &json["stands"]),
+            (&"me".into(), &7.into(), &"waiting".into())
+        );
     }
 
     #[test]

@@ -75,7 +75,12 @@ fn refuse(refused: Refused) -> Response<ResponseBody> {
 
 async fn do_verb(view: &Arc<View>, upstream: &UpstreamView, verb: Verb) -> Response<ResponseBody> {
     let outcome = match verb {
-        Verb::QueueStatus => Ok(Some(json!(status::upstream_status(upstream).await.queue))),
+        Verb::QueueStatus => {
+            let status = status::upstream_status(upstream).await;
+            let mut queue = json!(status.queue);
+            queue["identities_waiting"] = json!(status.identities_waiting);
+            Ok(Some(queue))
+        }
         Verb::Peek { records_max } => return stream(view, upstream, Form::Lines { records_max }),
         Verb::Export => return stream(view, upstream, Form::Commands),
         Verb::Pause => {

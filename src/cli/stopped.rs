@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use super::client::VerbError;
 use super::verbs::choose;
+use crate::admin::in_order::{InOrder, Wanted};
 use crate::admin::letters::times;
-use crate::admin::queue::{Form, page};
+use crate::admin::queue::{Form, PAGE_BYTES, PAGE_RECORDS, page};
 use crate::admin::record::{self, Clocks, Detail};
 use crate::admin::route::{self, Verb, Which};
 use crate::admin::status::QueueStatus;
@@ -21,9 +22,7 @@ use crate::journal::{
 use crate::replay::{Kept, Pause};
 use crate::upstream::clock::wall_ms;
 
-/// In memory at a time (one record may be larger).
-const PAGE_RECORDS: usize = 256;
-const PAGE_BYTES: usize = 256 * 1024;
+/// Letters in memory at a time.
 const PAGE_LETTERS: usize = 16;
 /// The configuration's limit is not known here; what a verb adds is what was in the directory before.
 const SETTINGS: Settings = Settings {
@@ -99,6 +98,9 @@ impl Stopped {
         // They count since a start.
         status["acknowledged_total"] = Value::Null;
         status["replayed_total"] = Value::Null;
+        let users = journal.waiting_names().into_iter().map(|waiting| waiting.name);
+        let users = users.map(|name| String::from_utf8_lossy(&name).into_owned());
+        status["identities_waiting"] = users.collect();
         Ok(status)
     }
 
@@ -109,19 +111,27 @@ impl Stopped {
             // Nobody has asked the upstream for its time.
             offset_ms: 0,
         };
-        let mut left = match form {
-            Form::Lines { records_max } => records_max,
-            Form::Commands => usize::MAX,
-        };
-        let mut after_seq = journal.status().replayed_seq;
+        let numbers = journal.status();
+        let mut queue = InOrder::new(numbers.replayed_seq, numbers.last_seq);
+        let mut left = form.records_max();
         let mut db = None;
         while left > 0 {
-            let records = self.said(journal.read(after_seq, left.min(PAGE_RECORDS), PAGE_BYTES))?;
-            let Some(last) = records.last() else { break };
-            after_seq = last.seq;
-            left = left.saturating_sub(records.len());
-            let page = page(records.iter(), form, clocks, &mut db).map_err(VerbError::Refused)?;
-            sink.write_all(&page)?;
+            match queue.wants() {
+                Some(Wanted::Records { after_seq }) => {
+                    let records = journal.read(after_seq, left.min(PAGE_RECORDS), PAGE_BYTES);
+                    queue.feed_records(self.said(records)?);
+                }
+                Some(Wanted::Entry { after_key }) => {
+                    queue.feed_entry(self.said(journal.waiting_entry(after_key, None))?)
+                }
+                None => {
+                    let page = page(&mut queue, &mut left, form, clocks, &mut db).map_err(VerbError::Refused)?;
+                    if page.is_empty() {
+                        break;
+                    }
+                    sink.write_all(&page)?;
+                }
+            }
         }
         Ok(())
     }

@@ -91,7 +91,8 @@ pub(super) fn status(status: &Value) -> String {
 pub(super) fn queue(queue: &Value) -> String {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let rows = [
-        row("records waiting", text(&queue["records"])),
+        row("records", text(&queue["records"])),
+        row("waiting for their user", waiting(queue)),
         row("size", size(&queue["bytes"])),
         row("oldest", age(&queue["oldest_age_ms"])),
         row("acknowledged", text(&queue["acknowledged_total"])),
@@ -112,17 +113,48 @@ pub(super) fn queue(queue: &Value) -> String {
     table(&rows)
 }
 
+/// How many records wait, and for whom.
+fn waiting(queue: &Value) -> String {
+    let users = queue["identities_waiting"].as_array().into_iter().flatten();
+    let users: Vec<String> = users.map(user).collect();
+    let records = text(&queue["waiting_records"]);
+    if users.is_empty() {
+        records
+    } else {
+        format!("{records} ({})", users.join(", "))
+    }
+}
+
+/// The user of the upstream's URL has no name.
+fn user(identity: &Value) -> String {
+    match identity.as_str() {
+        None | Some("") => "-".to_owned(),
+        Some(_) => text(identity),
+    }
+}
+
+/// What is to be known of what `export` has written; nothing where it is all backlog.
+pub(super) fn exported(queue: &Value) -> Option<String> {
+    let is_waiting = queue["waiting_records"].as_u64() > Some(0);
+    is_waiting.then(|| format!("records among them that wait for their user: {}", waiting(queue)))
+}
+
 /// Lines of records, as `peek` gives them.
 pub(super) fn records(lines: &str) -> String {
     let heading = ["SEQ", "AGE", "DB", "IDENTITY", "COMMAND"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for record in values(lines) {
-        let identity = record["identity"].as_str().filter(|identity| !identity.is_empty());
+        let whose = user(&record["identity"]);
+        let is_waiting = record["stands"] == "waiting";
         rows.push(vec![
             text(&record["seq"]),
             age(&record["age_ms"]),
             text(&record["db"]),
-            identity.unwrap_or("-").to_owned(),
+            if is_waiting {
+                format!("{whose} (waiting)")
+            } else {
+                whose
+            },
             commands(&record),
         ]);
     }

@@ -43,7 +43,11 @@ fn queue_verb(asked: &Asked, verb: &QueueVerb) -> Result<(), VerbError> {
         QueueVerb::Export => {
             let mut out = BufWriter::new(io::stdout().lock());
             asked.fetch(Verb::Export, &mut out)?;
-            Ok(out.flush()?)
+            out.flush()?;
+            if let Some(what) = table::exported(&asked.json(Verb::QueueStatus)?) {
+                say(&format!("{name}: {what}"));
+            }
+            Ok(())
         }
         QueueVerb::Pause => {
             asked.json(Verb::Pause)?;

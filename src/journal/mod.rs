@@ -27,7 +27,7 @@
 //! | I/O error of a sync, `everysec`, `no` | acknowledged records are copied to another segment, synced; appends are refused until that is done | `sync` |
 //! | I/O error of a checkpoint | an older one stands; the marker in Redis keeps records from being applied twice | `checkpoint` |
 //! | a dead letter cannot be kept or read | replay is halted before its record | `dead_letters` |
-//! | records cannot be set aside, or read when their user is back | replay is halted before them | (log line) |
+//! | records cannot be set aside, or read when their user is back | replay is halted before them | `waiting` |
 //! | a crash within an append | the torn tail is cut at the next opening: it was not acknowledged | (log line) |
 //! | damage in a record, found at the opening | that record is lost, those around it are not; the file is kept as `*.corrupt` in the end | `damaged` |
 //! | damage in a record, found later | replay is halted there; the next opening finds what is left | `read` |

@@ -337,12 +337,14 @@ pub struct ErrorCounts {
     pub read: u64,
     /// Writes and reads of dead letters.
     pub dead_letters: u64,
+    /// Writes and reads of records that wait for their identity.
+    pub waiting: u64,
 }
 
 impl ErrorCounts {
     /// Each kind's name and count.
     #[must_use]
-    pub fn by_kind(&self) -> [(&'static str, u64); 7] {
+    pub fn by_kind(&self) -> [(&'static str, u64); 8] {
         [
             ("no_room", self.no_room),
             ("full", self.full),
@@ -351,6 +353,7 @@ impl ErrorCounts {
             ("checkpoint", self.checkpoint),
             ("read", self.read),
             ("dead_letters", self.dead_letters),
+            ("waiting", self.waiting),
         ]
     }
 }

@@ -9,7 +9,6 @@ use super::run::{Run, Stop};
 use crate::breaker::{ErrorClass, ReplayEffect};
 use crate::outage::effect::EffectKind;
 use crate::outage::payload::decode;
-use crate::telemetry;
 
 impl Run<'_> {
     /// Replays the first record, which is of this group; otherwise why not, and the record stays the first.
@@ -49,7 +48,6 @@ impl Run<'_> {
                             ReplayEffect::Done => {}
                         }
                     }
-                    telemetry::replayed(&self.replay.shared.target.name, 1);
                 }
             }
         }

@@ -168,12 +168,6 @@ impl Run<'_> {
         };
         self.places.insert(group.db, place);
         self.server = server(self.run_id.as_deref(), &answer.info);
-        let sent = batch
-            .records
-            .iter()
-            .filter(|(_, fate)| matches!(fate, Fate::Sent { .. }));
-        let applied = (sent.count() as u64).saturating_sub(errors.len() as u64);
-        telemetry::replayed(&self.replay.shared.target.name, applied);
         let failed: Vec<usize> = errors.iter().map(|(place, _)| *place).collect();
         telemetry::stream_ids_changed(&self.replay.shared.target.name, batch.ids_changed(&failed));
         self.going();
@@ -233,7 +227,6 @@ impl Run<'_> {
             marker: Some(Marker::At(record.seq)),
         };
         self.places.insert(group.db, place);
-        telemetry::replayed(&self.replay.shared.target.name, 1);
         self.ack(record.seq).await?;
         Ok(true)
     }

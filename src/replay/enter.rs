@@ -7,6 +7,7 @@ use super::review::refused;
 use super::run::{Place, Run, Stop};
 use crate::breaker::{ErrorClass, Failure, ReplayEffect, Transient, Trouble};
 use crate::resp::Protocol;
+use crate::upstream::clock::mono_ms;
 use crate::upstream::connections::Connection;
 use crate::upstream::dial::{DialError, Handshake, Opener, dial};
 use crate::upstream::rights::ReplayRights;
@@ -76,7 +77,8 @@ impl Run<'_> {
     fn note_rights(&self, identity: &[u8], rights: ReplayRights) {
         let shared = &self.replay.shared;
         let name = String::from_utf8_lossy(identity);
-        shared.rights.note(&shared.target.name, shared.user_of(&name), rights);
+        let user = shared.user_of(&name);
+        shared.rights.note(&shared.target.name, user, rights, mono_ms());
     }
 
     /// Makes sure that the group's database is selected on its line.

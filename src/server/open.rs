@@ -4,6 +4,7 @@
 //! data_dir/NAME/journal/…     the journal, locked for this process
 //! data_dir/NAME/connections   the connection file
 //! data_dir/NAME/known         credentials that the upstream has accepted, hashed
+//! data_dir/NAME/last-said     what the upstream last said of itself
 //! data_dir/NAME/replay-wishes what people asked of replay: a pause, a rate
 //! data_dir/NAME/password-owed there while the upstream asks a password of those who have none
 //! ```
@@ -27,6 +28,7 @@ use crate::telemetry;
 use crate::upstream::clock::wall_ms;
 use crate::upstream::connections::ConnectionFile;
 use crate::upstream::known::Known;
+use crate::upstream::last_said::LastSaid;
 use crate::upstream::shared::{Shared, Sign, Target};
 
 /// One upstream, ready to be served.
@@ -105,6 +107,8 @@ fn one(settings: &Settings, upstream: &UpstreamSettings, workers: usize) -> Resu
         hold_timeout: upstream.hold_timeout,
     };
     let (shared, signs) = Shared::new(target, connections, known, owner.generation_counter(), workers);
+    let (last_said, facts) = LastSaid::open(&file("last-said"));
+    shared.recall(last_said, facts);
     // Nobody else sets it.
     let _ = bells.set(Arc::clone(&shared));
     let replay_settings = replay::Settings {
@@ -161,11 +165,10 @@ fn tell(upstream: &str, report: &journal::OpenReport) {
             "a torn tail was cut from the journal: a crash cut short an append that was not acknowledged"
         );
     }
-    let unreadable = report.dead_letter_bytes_unreadable + report.waiting_bytes_unreadable;
-    let lost = !report.damage.is_empty() || !report.missing.is_empty() || unreadable > 0;
-    if lost || !report.files_given_up.is_empty() || report.checkpoints_unreadable > 0 {
-        let places = report.damage.len() + report.missing.len() + report.files_given_up.len();
-        let damages = places + report.checkpoints_unreadable + usize::from(report.dead_letter_bytes_unreadable > 0);
+    let places = report.damage.len() + report.missing.len() + report.files_given_up.len();
+    let logs = [report.dead_letter_bytes_unreadable, report.waiting_bytes_unreadable];
+    let damages = places + report.checkpoints_unreadable + logs.iter().filter(|bytes| **bytes > 0).count();
+    if damages > 0 {
         telemetry::journal_damaged(upstream, damages as u64, report);
     }
     if report.backlog_records > 0 {

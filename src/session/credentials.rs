@@ -13,6 +13,7 @@ use crate::resp::Protocol;
 use crate::upstream::dial::{auth, error_text};
 use crate::upstream::link::{InFlight, Link, LinkKey, Recipient, Watched};
 use crate::upstream::own_request::{Outcome, OwnRequest};
+use crate::upstream::rights;
 use crate::upstream::settings::{Credentials, Identity};
 use crate::upstream::shared::Mode;
 
@@ -85,6 +86,9 @@ impl Task {
         }
         if matches!(judgement, Judgement::Accepted) {
             self.state.admission = Admission::Granted;
+            if self.is_forwarding() {
+                rights::look_again(&key.identity, &self.session.local.shared);
+            }
             self.become_key(key);
         }
         judgement

@@ -99,10 +99,10 @@ impl Task {
     fn info(&self) -> String {
         let shared = &self.session.local.shared;
         let facts = shared.facts();
-        let version = if facts.version.is_empty() {
-            ASSUMED_VERSION
-        } else {
-            &facts.version
+        let versions = match (facts.versions.lines(), facts.version.as_str()) {
+            ("", "") => format!("redis_version:{ASSUMED_VERSION}\r\n"),
+            ("", version) => format!("redis_version:{version}\r\n"),
+            (lines, _) => lines.to_owned(),
         };
         let mode = if facts.mode.is_empty() {
             "standalone"
@@ -111,7 +111,7 @@ impl Task {
         };
         let role = if facts.role == Role::Replica { "slave" } else { "master" };
         format!(
-            "# Server\r\nredis_version:{version}\r\nredis_mode:{mode}\r\nrun_id:{run_id}\r\n\r\n\
+            "# Server\r\n{versions}redis_mode:{mode}\r\nrun_id:{run_id}\r\n\r\n\
              # Clients\r\nconnected_clients:1\r\nmaxclients:10000\r\n\r\n\
              # Memory\r\nmaxmemory_policy:noeviction\r\n\r\n\
              # Persistence\r\nloading:0\r\nasync_loading:0\r\n\r\n\

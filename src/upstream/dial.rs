@@ -13,7 +13,7 @@ use super::connect::{Deadline, connect};
 use super::connections::Connection;
 use super::hello::Hello;
 use super::io::{Reader, Writer};
-pub use super::said::{error_text, field_text, value, value_of};
+pub use super::said::{Versions, error_text, field_text, value, value_of};
 use super::said::{hello_facts, time_ms};
 use super::settings::Credentials;
 use super::shared::Target;
@@ -55,6 +55,8 @@ pub struct Facts {
     pub hello: Hello,
     pub version: String,
     pub mode: String,
+    /// As INFO says them.
+    pub versions: Versions,
     pub role: Role,
     pub run_id: Option<String>,
     /// The upstream's clock minus ours, in milliseconds.
@@ -73,6 +75,7 @@ impl Default for Facts {
             hello: Hello::default(),
             version: String::new(),
             mode: String::new(),
+            versions: Versions::default(),
             role: Role::Unknown,
             run_id: None,
             clock_offset_ms: 0,
@@ -178,7 +181,9 @@ async fn ready(target: &Target, handshake: &Handshake<'_>, deadline: Deadline) -
     }
     let client = field_text(&client).unwrap_or_default();
     let mut facts = hello_facts(&hello);
-    facts.run_id = field_text(&server).and_then(|text| value_of(&text, "run_id:", '\n'));
+    let server = field_text(&server).unwrap_or_default();
+    facts.run_id = value_of(&server, "run_id:", '\n');
+    facts.versions = Versions::of(&server);
     facts.ping_error = error_text(&ping);
     facts.clock_offset_ms = time_ms(&time).map_or(0, |theirs| theirs.saturating_sub_unsigned(wall_mid_ms));
     let connection = Connection {

@@ -11,6 +11,7 @@ mod held;
 pub mod hello;
 pub mod io;
 pub mod known;
+pub mod last_said;
 pub mod learn;
 pub mod link;
 pub mod local;

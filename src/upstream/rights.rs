@@ -1,13 +1,15 @@
 //! Whether users may use MULTI and the marker: without, what must not be applied twice cannot be replayed for them, and is refused while down.
 //! Tested while up, on a connection of its own once there is a lane of the user, without effect: `WATCH marker, GET marker, MULTI, SET marker,
-//! DISCARD`. Redis's rights know no databases. A refusal stands in the upstream's ACL LOG and error statistics, once.
+//! DISCARD`. Redis's rights know no databases. A refusal stands in the upstream's ACL LOG and error statistics, so it is not asked for often:
+//! see [`Occasion`].
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::time::timeout;
 
+use super::clock::mono_ms;
 use super::dial::{Conversation, Handshake, command, dial, error_text};
 use super::link::{Link, LinkKind};
 use super::opening::opener;
@@ -27,13 +29,64 @@ pub enum ReplayRights {
     Missing,
 }
 
+/// When somebody without rights may be tested again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Occasion {
+    /// A lane of the user has come up: [`RETEST_MS`] after the last time.
+    Lane,
+    /// A client has authenticated; rights may have been changed before it did. At once, then ever later, at most [`RETEST_MS`]: some
+    /// authenticate for each request.
+    Auth,
+}
+
+const RETEST_MS: u64 = 10 * 60 * 1000;
+
+/// What came of a user's last test; times on our monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tested {
+    UnderWay {
+        missing_before: u32,
+    },
+    Granted,
+    /// So many times in a row.
+    Missing {
+        at_ms: u64,
+        times: u32,
+    },
+}
+
+impl Tested {
+    fn missing_times(self) -> u32 {
+        match self {
+            Self::UnderWay { missing_before } => missing_before,
+            Self::Granted => 0,
+            Self::Missing { at_ms: _, times } => times,
+        }
+    }
+}
+
+/// Whether to test now somebody of whose last test this came.
+fn is_due(last: Option<Tested>, occasion: Occasion, now_ms: u64) -> bool {
+    match (last, occasion) {
+        (None, Occasion::Lane) => true,
+        // Where there is no lane yet one will come up.
+        (None, Occasion::Auth) | (Some(Tested::UnderWay { .. } | Tested::Granted), _) => false,
+        (Some(Tested::Missing { at_ms, times }), occasion) => {
+            let pause_ms = match occasion {
+                Occasion::Lane => RETEST_MS,
+                Occasion::Auth => 1000 * ((1 << times.saturating_sub(1).min(16)) - 1),
+            };
+            now_ms.saturating_sub(at_ms) >= pause_ms.min(RETEST_MS)
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Rights {
     marker_key: OnceLock<Vec<u8>>,
     without: Mutex<BTreeSet<String>>,
-    /// Tested, or being tested.
-    granted: Mutex<HashSet<String>>,
+    tested: Mutex<HashMap<String, Tested>>,
     /// Saves the lock where nobody is without.
     are_missing: AtomicBool,
 }
@@ -48,8 +101,25 @@ impl Rights {
         self.without.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers, and says loudly, what was seen.
-    pub fn note(&self, upstream: &str, user: &str, rights: ReplayRights) {
+    fn lock_tested(&self) -> MutexGuard<'_, HashMap<String, Tested>> {
+        self.tested.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers, and says loudly, what was seen at `now_ms` of our monotonic clock.
+    pub fn note(&self, upstream: &str, user: &str, rights: ReplayRights, now_ms: u64) {
+        let mut tested = self.lock_tested();
+        let times = tested.get(user).map_or(0, |tested| tested.missing_times());
+        let outcome = match rights {
+            ReplayRights::Granted => Tested::Granted,
+            ReplayRights::Missing => Tested::Missing {
+                at_ms: now_ms,
+                times: times.saturating_add(1),
+            },
+        };
+        if tested.len() < USERS_MAX || tested.contains_key(user) {
+            tested.insert(user.to_owned(), outcome);
+        }
+        drop(tested);
         let mut without = self.lock();
         let has_changed = match rights {
             ReplayRights::Granted => without.remove(user),
@@ -73,14 +143,23 @@ impl Rights {
         self.lock().iter().cloned().collect()
     }
 
-    /// Whether this user is to be tested: once, and again where rights were missing.
-    fn take_wanted(&self, user: &str) -> bool {
-        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        self.marker_key.get().is_some() && granted.len() < USERS_MAX && granted.insert(user.to_owned())
+    /// Whether this user is to be tested, by whoever asks.
+    fn take_wanted(&self, user: &str, occasion: Occasion, now_ms: u64) -> bool {
+        let mut tested = self.lock_tested();
+        let last = tested.get(user).copied();
+        let is_wanted = self.marker_key.get().is_some()
+            && (tested.len() < USERS_MAX || last.is_some())
+            && is_due(last, occasion, now_ms);
+        if is_wanted {
+            let missing_before = last.map_or(0, Tested::missing_times);
+            tested.insert(user.to_owned(), Tested::UnderWay { missing_before });
+        }
+        is_wanted
     }
 
+    /// A test has told nothing.
     fn want(&self, user: &str) {
-        self.granted.lock().unwrap_or_else(PoisonError::into_inner).remove(user);
+        self.lock_tested().remove(user);
     }
 }
 
@@ -88,7 +167,18 @@ impl Rights {
 pub(super) fn look(link: &Link, shared: &Arc<Shared>) {
     let identity = &link.key.identity;
     let user = shared.user_of(identity.name());
-    if link.kind == LinkKind::Lane && link.generation.is_multiple_of(2) && shared.rights.take_wanted(user) {
+    if link.kind == LinkKind::Lane
+        && link.generation.is_multiple_of(2)
+        && shared.rights.take_wanted(user, Occasion::Lane, mono_ms())
+    {
+        tokio::task::spawn_local(test(Arc::clone(shared), identity.clone()));
+    }
+}
+
+/// The upstream has let a client in as this identity.
+pub fn look_again(identity: &Identity, shared: &Arc<Shared>) {
+    let user = shared.user_of(identity.name());
+    if shared.rights.are_missing(user) && shared.rights.take_wanted(user, Occasion::Auth, mono_ms()) {
         tokio::task::spawn_local(test(Arc::clone(shared), identity.clone()));
     }
 }
@@ -112,11 +202,9 @@ async fn test(shared: Arc<Shared>, identity: Identity) {
         (Ok(_) | Err(_), _) => Ok(None),
     };
     let user = shared.user_of(identity.name());
-    if let Ok(Some(rights)) = rights {
-        shared.rights.note(&shared.target.name, user, rights);
-    }
-    if !matches!(rights, Ok(Some(ReplayRights::Granted))) {
-        shared.rights.want(user);
+    match rights {
+        Ok(Some(rights)) => shared.rights.note(&shared.target.name, user, rights, mono_ms()),
+        Ok(None) | Err(_) => shared.rights.want(user),
     }
 }
 
@@ -141,4 +229,43 @@ async fn ask(conversation: &mut Conversation, key: &[u8]) -> Option<ReplayRights
         };
     }
     Some(ReplayRights::Granted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_without_rights_is_tested_again_seldom_and_at_once_after_authenticating() {
+        let rights = Rights::default();
+        let mut now_ms = 5;
+        assert!(!rights.take_wanted("bob", Occasion::Lane, now_ms), "with what?");
+        rights.set_marker_key(b"marker");
+        assert!(!rights.take_wanted("bob", Occasion::Auth, now_ms));
+        assert!(rights.take_wanted("bob", Occasion::Lane, now_ms));
+        assert!(!rights.take_wanted("bob", Occasion::Lane, now_ms), "one is enough");
+        rights.note("main", "bob", ReplayRights::Missing, now_ms);
+        assert!(!rights.take_wanted("bob", Occasion::Lane, now_ms + RETEST_MS - 1));
+        // Who authenticates all the time is tested ever less often.
+        let mut tests = 0;
+        while now_ms < 2 * RETEST_MS {
+            if rights.take_wanted("bob", Occasion::Auth, now_ms) {
+                rights.note("main", "bob", ReplayRights::Missing, now_ms);
+                tests += 1;
+            }
+            now_ms += 50;
+        }
+        assert_eq!(tests, 10);
+        assert!(rights.take_wanted("bob", Occasion::Lane, now_ms + RETEST_MS));
+        assert!(rights.are_missing("bob"), "until the test says otherwise");
+        rights.note("main", "bob", ReplayRights::Granted, now_ms);
+        assert!(!rights.are_missing("bob"));
+        assert!(!rights.take_wanted("bob", Occasion::Lane, now_ms + RETEST_MS));
+        // Withdrawn, as replay saw it.
+        rights.note("main", "bob", ReplayRights::Missing, now_ms);
+        assert!(!rights.take_wanted("bob", Occasion::Lane, now_ms));
+        assert!(rights.take_wanted("bob", Occasion::Auth, now_ms));
+        rights.want("bob");
+        assert!(rights.take_wanted("bob", Occasion::Lane, now_ms));
+    }
 }

@@ -9,6 +9,7 @@ use crate::resp::reply::is_shallow;
 
 /// COMMAND's is the deepest reply that is decoded, where subcommands have key specifications.
 const REPLY_DEPTH_MAX: usize = 16;
+const VERSION_LINE_BYTES_MAX: usize = 128;
 
 /// The text of an error reply without its `-` and line end.
 #[must_use]
@@ -44,6 +45,33 @@ pub fn value_of(text: &str, key: &str, end: char) -> Option<String> {
     let (_, rest) = text.split_once(key)?;
     let value = rest.split(end).next()?.trim();
     (!value.is_empty()).then(|| value.to_owned())
+}
+
+/// What INFO says of a server's kind and versions, in its order: a server that is not Redis says which Redis it is like, too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Versions(String);
+
+impl Versions {
+    pub(super) fn of(info: &str) -> Self {
+        const FIELDS: [&str; 5] = [
+            "redis_version",
+            "server_name",
+            "valkey_version",
+            "valkey_release_stage",
+            "dragonfly_version",
+        ];
+        let lines = info.lines().filter(|line| {
+            let field = line.split_once(':').map(|(field, _)| field);
+            field.is_some_and(|field| FIELDS.contains(&field)) && line.len() <= VERSION_LINE_BYTES_MAX
+        });
+        Self(lines.take(FIELDS.len()).map(|line| format!("{line}\r\n")).collect())
+    }
+
+    /// Lines of INFO; empty where they are not known.
+    #[must_use]
+    pub fn lines(&self) -> &str {
+        &self.0
+    }
 }
 
 pub(super) fn hello_facts(reply: &[u8]) -> Facts {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
@@ -11,6 +11,7 @@ use super::clock::mono_ms;
 use super::connections::ConnectionFile;
 use super::dial::Facts;
 use super::known::Known;
+use super::last_said::LastSaid;
 use super::learn::LearnedSlot;
 use super::rights::Rights;
 use super::scripts::Scripts;
@@ -164,6 +165,7 @@ pub struct Shared {
     generation: Arc<AtomicU64>,
     mode: AtomicU8,
     facts: Mutex<Facts>,
+    last_said: OnceLock<LastSaid>,
     last_error: Mutex<Option<String>>,
     /// When the newest PING of our own that has been answered was sent: on our monotonic clock, 0 for never.
     answered_ms: AtomicU64,
@@ -195,6 +197,7 @@ impl Shared {
             generation,
             mode: AtomicU8::new(Mode::Starting as u8),
             facts: Mutex::default(),
+            last_said: OnceLock::new(),
             last_error: Mutex::default(),
             answered_ms: AtomicU64::new(0),
             signs,
@@ -245,18 +248,37 @@ impl Shared {
         self.lock_facts().clone()
     }
 
+    /// Begins with what an earlier process heard, and keeps what is heard from now on; to be called once, at the start.
+    pub fn recall(&self, last_said: LastSaid, facts: Facts) {
+        *self.lock_facts() = facts;
+        // Nobody else sets it.
+        let _ = self.last_said.set(last_said);
+    }
+
+    fn keep_facts(&self, facts: &Facts) {
+        if let Some(last_said) = self.last_said.get() {
+            last_said.keep(facts);
+        }
+    }
+
     pub fn set_facts(&self, facts: Facts) {
+        self.keep_facts(&facts);
         *self.lock_facts() = facts;
     }
 
     /// What a session's own credentials have brought to light, where the configured ones show nothing.
     pub fn complete_facts(&self, facts: &Facts) {
         let mut known = self.lock_facts();
-        if known.version.is_empty() {
-            known.hello.clone_from(&facts.hello);
-            known.version.clone_from(&facts.version);
-            known.mode.clone_from(&facts.mode);
+        if !known.version.is_empty() || facts.version.is_empty() {
+            return;
         }
+        known.hello.clone_from(&facts.hello);
+        known.version.clone_from(&facts.version);
+        known.mode.clone_from(&facts.mode);
+        known.versions.clone_from(&facts.versions);
+        let all = known.clone();
+        drop(known);
+        self.keep_facts(&all);
     }
 
     /// The upstream has answered what was asked at `sent_ms`.

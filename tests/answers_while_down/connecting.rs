@@ -34,6 +34,25 @@ fn a_client_can_connect_during_the_outage() {
 }
 
 #[test]
+fn after_a_restart_during_the_outage_redis_is_what_it_last_said() {
+    let mut redis = RedisServer::start_with(Durability::Memory, &["--databases", "32"]);
+    let version = String::from_utf8(redis.client().call(&["INFO", "server"])).unwrap();
+    let version = version.lines().find(|line| line.starts_with("redis_version:")).unwrap();
+    let mut proxy = Tideover::healthy(&redis);
+    redis.kill();
+    proxy.restart();
+    proxy.wait_for_mode("down", DEADLINE);
+    let mut client = proxy.client();
+    let info = String::from_utf8(client.call(&["INFO"])).unwrap();
+    assert!(info.lines().any(|line| line == version), "{info}");
+    let greeting = String::from_utf8(client.call(&["HELLO", "3"])).unwrap();
+    let (_, number) = version.split_once(':').unwrap();
+    assert!(greeting.contains(&format!("\r\n{number}\r\n")), "{greeting}");
+    check(&mut client, "SELECT 31", b"+OK\r\n");
+    assert!(error_text(&client.call(&["SELECT", "32"])).is_some());
+}
+
+#[test]
 fn credentials_that_redis_accepted_before_are_accepted_while_down() {
     let mut redis = RedisServer::start_with(
         Durability::AppendOnly,

@@ -259,6 +259,11 @@ fn a_user_called_default_who_waits_keeps_nobody_else_waiting() {
     as_user(&proxy, "default", "any");
     await_waiting(&proxy, 0);
     assert_list(&redis, "l", 3);
+    let metrics = proxy.get("/metrics").1;
+    assert!(
+        metrics.contains("tideover_replayed_total{upstream=\"main\"} 3\n"),
+        "{metrics}"
+    );
 }
 
 #[test]

@@ -46,6 +46,27 @@ fn a_user_who_may_not_use_the_marker_journals_absolute_writes_only() {
 }
 
 #[test]
+fn rights_that_are_given_count_for_who_authenticates_after_that_and_nobody_is_tested_often() {
+    let redis = without_rights("-multi");
+    let proxy = Tideover::healthy(&redis);
+    let without = || proxy.status()["identities_without_replay_rights"].clone();
+    let mut carol = as_user(&proxy, "carol", "pw");
+    check(&mut carol, "RPUSH l 0", b":1\r\n");
+    wait_until(DEADLINE, "it is said", || without() == json!(["carol"]));
+    let mut root = redis.client();
+    check(&mut root, "ACL LOG RESET", OK);
+    // Each database has lanes of its own.
+    for db in 1..8 {
+        check(&mut carol, &format!("SELECT {db}"), OK);
+        check(&mut carol, "SET k 1", OK);
+    }
+    check(&mut root, "ACL LOG", b"*0\r\n");
+    check(&mut root, "ACL SETUSER carol +multi", OK);
+    as_user(&proxy, "carol", "pw");
+    wait_until(DEADLINE, "she is tested again", || without() == json!([]));
+}
+
+#[test]
 fn a_right_that_is_withdrawn_in_the_outage_halts_nobody() {
     let mut redis = redis();
     let proxy = Tideover::healthy(&redis);

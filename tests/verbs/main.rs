@@ -113,10 +113,65 @@ fn a_stopped_ones_queue_is_shown_as_it_was_while_running_and_looking_changes_not
     );
     assert_eq!(done(stopped(&proxy, &["queue", "export"])), running[1]);
     let status = done(stopped(&proxy, &["queue", "status"]));
-    let waiting = status.lines().find(|line| line.starts_with("records waiting")).unwrap();
+    let waiting = status.lines().find(|line| line.starts_with("records ")).unwrap();
     assert!(waiting.ends_with(" 3"), "{status}");
     assert_eq!(done(stopped(&proxy, &["dead-letters", "list"])).lines().count(), 1);
     assert_eq!(snapshot(&proxy.data_dir()), before);
+}
+
+#[test]
+fn what_waits_for_its_user_is_shown_in_its_place_and_said_to_be_whose() {
+    let mut redis = RedisServer::start(Durability::AppendOnly);
+    let mut proxy = Tideover::healthy(&redis);
+    redis
+        .client()
+        .call(&["ACL", "SETUSER", "bob", "on", ">word", "+@all", "~*"]);
+    let mut bob = proxy.client();
+    journal(&mut bob, &[&["AUTH", "bob", "word"]]);
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    journal(&mut bob, &[&["SET", "first", "1"]]);
+    journal(&mut proxy.client(), &[&["SET", "replayed", "1"]]);
+    journal(&mut bob, &[&["SET", "second", "1"]]);
+    // Redis has forgotten bob, too.
+    proxy.restart();
+    redis.restart();
+    wait_until(DEADLINE, "the others are replayed", || {
+        proxy.status()["queue"]["records"] == 2 && proxy.mode() == "healthy"
+    });
+    redis.kill();
+    proxy.wait_for_mode("down", DEADLINE);
+    journal(&mut proxy.client(), &[&["SET", "third", "1"]]);
+
+    let running = ["peek", "export"].map(|verb| proxy.run_cli(&["queue", verb]));
+    let lines = text(&running[0]);
+    let rows: Vec<&str> = lines.lines().skip(1).collect();
+    for (row, parts) in rows.iter().zip([
+        ["bob (waiting)", "first"],
+        ["bob (waiting)", "second"],
+        [" -  ", "third"],
+    ]) {
+        assert!(parts.iter().all(|part| row.contains(part)), "{parts:?}: {lines}");
+    }
+    assert_eq!(rows.len(), 3, "{lines}");
+    let exported = text(&running[1]);
+    let places = ["first", "second", "third", "that wait for their user: 2 (bob)"].map(|part| exported.find(part));
+    assert!(places.is_sorted() && places[0].is_some(), "{exported}");
+    assert!(!exported.contains("replayed"), "{exported}");
+    let status = done(proxy.run_cli(&["queue", "status"]));
+    let row = status.lines().find(|line| line.starts_with("waiting for their user"));
+    assert!(row.is_some_and(|row| row.ends_with("2 (bob)")), "{status}");
+    assert_eq!(
+        done(proxy.run_cli(&["queue", "peek", "--count", "1"])).lines().count(),
+        2
+    );
+
+    proxy.kill();
+    let at_rest = ["peek", "export"].map(|verb| stopped(&proxy, &["queue", verb]));
+    assert_eq!(without_age(&text(&at_rest[0])), without_age(&lines));
+    assert_eq!(text(&at_rest[1]), exported);
+    let status = done(stopped(&proxy, &["queue", "status"]));
+    assert!(status.contains("2 (bob)"), "{status}");
 }
 
 #[test]

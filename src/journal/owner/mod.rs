@@ -26,6 +26,7 @@ pub use self::inbox::{
     Batch, Ended, INBOX_MESSAGES_MAX, OwnerHandle, OwnerStatus, Payloads, Reply, Settled, Unsent, Waker,
 };
 use self::inbox::{Message, Request, Shared};
+use self::waiting::say;
 use super::handover::{Admission, Close, Handover, Trip};
 use super::types::is_no_room;
 use super::{AppendError, ErrorCounts, Fsync, Journal, Storage, SyncDone};
@@ -342,19 +343,20 @@ impl<S: Storage> Owner<S> {
             Request::Release { upto_seq, reply } => reply(self.journal.release(upto_seq)),
             Request::ReleaseOlder { wall_ms, reply } => reply(self.journal.release_older(wall_ms)),
             Request::DeadLetter { letter, reply } => {
-                let kept = self.journal.dead_letter(&letter);
-                self.errors.dead_letters += u64::from(kept.is_err());
-                reply(kept);
+                say(reply, &mut self.errors.dead_letters, self.journal.dead_letter(&letter));
             }
             Request::DeadLetters {
                 after_seq,
                 letters_max,
                 reply,
             } => {
-                reply(self.journal.dead_letters_after(after_seq, letters_max));
+                let read = self.journal.dead_letters_after(after_seq, letters_max);
+                say(reply, &mut self.errors.dead_letters, read);
             }
-            Request::DropDeadLetter { seq, reply } => reply(self.journal.drop_dead_letter(seq)),
-            Request::Waiting(request) => waiting::answer(&mut self.journal, request),
+            Request::DropDeadLetter { seq, reply } => {
+                say(reply, &mut self.errors.dead_letters, self.journal.drop_dead_letter(seq));
+            }
+            Request::Waiting(request) => waiting::answer(&mut self.journal, &mut self.errors.waiting, request),
             Request::DropBacklog(reply) => reply(self.journal.drop_backlog()),
             Request::Checkpoint(reply) => reply(self.journal.checkpoint().cloned()),
             Request::Incarnations(reply) => reply(self.journal.incarnations().clone()),

@@ -33,20 +33,29 @@ pub(super) enum WaitingRequest {
     },
 }
 
-pub(super) fn answer<S: Storage>(journal: &mut Journal<S>, request: WaitingRequest) {
+/// `failed` counts the writes and reads that failed.
+pub(super) fn answer<S: Storage>(journal: &mut Journal<S>, failed: &mut u64, request: WaitingRequest) {
     match request {
-        WaitingRequest::SetAside { name, records, reply } => reply(journal.set_aside(&name, &records)),
+        WaitingRequest::SetAside { name, records, reply } => say(reply, failed, journal.set_aside(&name, &records)),
         WaitingRequest::Names(reply) => reply(journal.waiting_names()),
-        WaitingRequest::Entry { after_key, name, reply } => reply(journal.waiting_entry(after_key, name.as_deref())),
-        WaitingRequest::Begin { key, reply } => reply(journal.begin_waiting(key)),
-        WaitingRequest::Drop { key, reply } => reply(journal.drop_waiting(key)),
+        WaitingRequest::Entry { after_key, name, reply } => {
+            say(reply, failed, journal.waiting_entry(after_key, name.as_deref()));
+        }
+        WaitingRequest::Begin { key, reply } => say(reply, failed, journal.begin_waiting(key)),
+        WaitingRequest::Drop { key, reply } => say(reply, failed, journal.drop_waiting(key)),
         WaitingRequest::Age {
             before_wall_ms,
             reason,
             error,
             reply,
-        } => reply(journal.age_waiting(before_wall_ms, reason, error)),
+        } => say(reply, failed, journal.age_waiting(before_wall_ms, reason, error)),
     }
+}
+
+/// Replies, and counts what failed.
+pub(super) fn say<T>(reply: Reply<io::Result<T>>, failed: &mut u64, outcome: io::Result<T>) {
+    *failed += u64::from(outcome.is_err());
+    reply(outcome);
 }
 
 /// Records that wait for their identity. All fail with [`Unsent`] when the request was not taken.
