@@ -182,7 +182,7 @@ fn a_replica_gets_the_replication_stream() {
             stream.windows(part.len()).any(|bytes| bytes == part)
         });
     };
-    has(b"REDIS0010");
+    has(b"REDIS00");
     writer.call(&["SET", "replicated", "1"]);
     has(&command(&["SET", "replicated", "1"]));
 }

@@ -1,7 +1,8 @@
 //! Whether users may use MULTI and the marker: without, what must not be applied twice cannot be replayed for them, and is refused while down.
-//! Tested while up, on a connection of its own once there is a lane of the user, without effect: `WATCH marker, GET marker, MULTI, SET marker,
-//! DISCARD`. Redis's rights know no databases. A refusal stands in the upstream's ACL LOG and error statistics, so it is not asked for often:
-//! see [`Occasion`].
+//! Found out while up, once there is a lane of the user: the upstream is asked with the URL's credentials (`ACL DRYRUN`), which leaves no trace.
+//! Where that is not known (before 7.0) or not allowed, the user tries, on a connection of its own and without effect: `WATCH marker, GET
+//! marker, MULTI, SET marker, DISCARD`; a refusal then stands in the upstream's ACL LOG and error statistics, so it is not drawn often: see
+//! [`Occasion`]. Redis's rights know no databases.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,13 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::time::timeout;
 
 use super::clock::mono_ms;
-use super::dial::{Conversation, Handshake, command, dial, error_text};
+use super::dial::{Conversation, Handshake, Opener, command, dial, error_text};
 use super::link::{Link, LinkKind};
 use super::opening::opener;
 use super::settings::Identity;
 use super::shared::Shared;
 use crate::breaker::{ErrorClass, Transient};
-use crate::resp::Protocol;
+use crate::resp::Protocol::Resp2;
 use crate::telemetry;
 
 /// Users remembered.
@@ -89,6 +90,8 @@ pub struct Rights {
     tested: Mutex<HashMap<String, Tested>>,
     /// Saves the lock where nobody is without.
     are_missing: AtomicBool,
+    /// The URL's credentials may not ask about others, and that stands in the ACL LOG: not again.
+    may_not_ask: AtomicBool,
 }
 
 impl Rights {
@@ -184,8 +187,64 @@ pub fn look_again(identity: &Identity, shared: &Arc<Shared>) {
 }
 
 async fn test(shared: Arc<Shared>, identity: Identity) {
-    let credentials = shared.credentials(&identity);
-    let own = match &identity {
+    let Some(key) = shared.rights.marker_key.get() else {
+        return;
+    };
+    let user = shared.user_of(identity.name());
+    let limit = shared.target.timeouts.connect;
+    let mut rights = timeout(limit, asked_about(&shared, user, key)).await.unwrap_or(None);
+    if rights.is_none() {
+        rights = timeout(limit, tried(&shared, &identity, key)).await.unwrap_or(None);
+    }
+    match rights {
+        Some(rights) => shared.rights.note(&shared.target.name, user, rights, mono_ms()),
+        None => shared.rights.want(user),
+    }
+}
+
+fn questions(key: &[u8]) -> [Vec<&[u8]>; 5] {
+    [
+        vec![b"WATCH", key],
+        vec![b"GET", key],
+        vec![b"MULTI"],
+        vec![b"SET", key, b""],
+        vec![b"DISCARD"],
+    ]
+}
+
+/// What the upstream says of a user to us; nothing where it does not.
+async fn asked_about(shared: &Shared, user: &str, key: &[u8]) -> Option<ReplayRights> {
+    if shared.rights.may_not_ask.load(Ordering::Relaxed) {
+        return None;
+    }
+    let own = shared.target.own_credentials();
+    let handshake = Handshake {
+        credentials: own.as_ref(),
+        opener: Opener::Itself,
+        protocol: Resp2,
+        db: shared.target.db,
+    };
+    let mut conversation = Conversation::from(dial(&shared.target, &handshake).await.ok()?);
+    for question in questions(key) {
+        let request = [vec![b"ACL".as_slice(), b"DRYRUN", user.as_bytes()], question].concat();
+        let reply = conversation.ask(&command(&request), 1).await.ok()?.pop()?;
+        if let Some(error) = error_text(&reply) {
+            let is_denied = ErrorClass::of(error.as_bytes()) == ErrorClass::Permission;
+            shared.rights.may_not_ask.fetch_or(is_denied, Ordering::Relaxed);
+            return None;
+        }
+        if reply != b"+OK\r\n" {
+            return Some(ReplayRights::Missing);
+        }
+    }
+    Some(ReplayRights::Granted)
+}
+
+/// One question at a time: after the first refusal no other is drawn, and what follows a refused MULTI would be executed. Nothing where it
+/// was not answered.
+async fn tried(shared: &Shared, identity: &Identity, key: &[u8]) -> Option<ReplayRights> {
+    let credentials = shared.credentials(identity);
+    let own = match identity {
         Identity::Url => None,
         Identity::Client(_) => shared.target.own_credentials(),
     };
@@ -193,33 +252,13 @@ async fn test(shared: Arc<Shared>, identity: Identity) {
     let default = default.filter(|default| credentials.as_ref() != Some(default));
     let handshake = Handshake {
         credentials: credentials.as_ref(),
-        opener: opener(&shared, &identity, own.as_ref(), default.as_ref()),
-        protocol: Protocol::Resp2,
+        opener: opener(shared, identity, own.as_ref(), default.as_ref()),
+        protocol: Resp2,
         db: shared.target.db,
     };
-    let rights = match (dial(&shared.target, &handshake).await, shared.rights.marker_key.get()) {
-        (Ok(dialled), Some(key)) => timeout(shared.target.timeouts.connect, ask(&mut dialled.into(), key)).await,
-        (Ok(_) | Err(_), _) => Ok(None),
-    };
-    let user = shared.user_of(identity.name());
-    match rights {
-        Ok(Some(rights)) => shared.rights.note(&shared.target.name, user, rights, mono_ms()),
-        Ok(None) | Err(_) => shared.rights.want(user),
-    }
-}
-
-/// One question at a time: after the first refusal no other is drawn, and what follows a refused MULTI would be executed. Nothing where it
-/// was not answered.
-async fn ask(conversation: &mut Conversation, key: &[u8]) -> Option<ReplayRights> {
-    let questions: [&[&[u8]]; 5] = [
-        &[b"WATCH", key],
-        &[b"GET", key],
-        &[b"MULTI"],
-        &[b"SET", key, b""],
-        &[b"DISCARD"],
-    ];
-    for question in questions {
-        let reply = conversation.ask(&command(question), 1).await.ok()?.pop()?;
+    let mut conversation = Conversation::from(dial(&shared.target, &handshake).await.ok()?);
+    for question in questions(key) {
+        let reply = conversation.ask(&command(&question), 1).await.ok()?.pop()?;
         let Some(error) = error_text(&reply) else { continue };
         return match ErrorClass::of(error.as_bytes()) {
             ErrorClass::Permission => Some(ReplayRights::Missing),

@@ -20,6 +20,7 @@ fn a_user_who_may_not_use_the_marker_journals_absolute_writes_only() {
         wait_until(DEADLINE, "it is said", || {
             proxy.status()["identities_without_replay_rights"] == json!(["carol"])
         });
+        check(&mut redis.client(), "ACL LOG", b"*0\r\n");
         check(
             &mut redis.client(),
             "GET l",
@@ -64,6 +65,23 @@ fn rights_that_are_given_count_for_who_authenticates_after_that_and_nobody_is_te
     check(&mut root, "ACL SETUSER carol +multi", OK);
     as_user(&proxy, "carol", "pw");
     wait_until(DEADLINE, "she is tested again", || without() == json!([]));
+}
+
+#[test]
+fn who_may_not_be_asked_about_tries() {
+    let users = "user carol on >pw +@all ~* &* -multi\nuser plain on >pw +@all -acl ~* &*\nuser default off\n";
+    let redis = start_with_users(RedisServer::absent(Durability::AppendOnly), users);
+    let settings = Settings {
+        url: Some(format!("redis://plain:pw@{}", redis.address())),
+        ..Settings::default()
+    };
+    let proxy = Tideover::start_with(&redis, &settings);
+    proxy.wait_for_mode("healthy", DEADLINE);
+    check(&mut proxy.client(), "SET k 1", OK);
+    check(&mut as_user(&proxy, "carol", "pw"), "SET k 2", OK);
+    wait_until(DEADLINE, "it is said", || {
+        proxy.status()["identities_without_replay_rights"] == json!(["carol"])
+    });
 }
 
 #[test]
