@@ -352,3 +352,139 @@ impl Subscriptions {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command;
+    use crate::resp::request::OwnedRequest;
+
+    const REFUSED: &[u8] = b"-NOPERM no\r\n";
+    const MESSAGE: &[u8] = b"*3\r\n$7\r\nmessage\r\n$9\r\nsubscribe\r\n$9\r\nsubscribe\r\n";
+
+    fn asking(subscriptions: &mut Subscriptions, lines: &[&str]) {
+        for line in lines {
+            let request = OwnedRequest::new(&line.split(' ').collect::<Vec<_>>());
+            let request = request.as_request();
+            let name = command::lookup(&request).unwrap().id;
+            if is_subscription(name) {
+                subscriptions.ask(name, &request);
+            } else {
+                subscriptions.pass(b"+stood in\r\n".to_vec());
+            }
+        }
+    }
+
+    /// A confirmation; which one does not matter, as at Redis the order says that.
+    fn confirm(subscriptions: &mut Subscriptions, times: usize) -> Vec<Heard> {
+        (0..times)
+            .map(|_| subscriptions.hear(b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n"))
+            .collect()
+    }
+
+    /// The words of each frame, without the marks.
+    fn cut(subscriptions: &mut Subscriptions) -> String {
+        let frames = String::from_utf8(subscriptions.cut(Protocol::Resp2)).unwrap();
+        let words = frames.split("\r\n").filter(|word| !word.starts_with(['*', '$']));
+        words.collect::<Vec<_>>().join(" ").trim_end().to_owned()
+    }
+
+    fn channels(subscriptions: &Subscriptions) -> Vec<&str> {
+        let channels = subscriptions.known.channels.iter();
+        channels.map(|name| std::str::from_utf8(name).unwrap()).collect()
+    }
+
+    #[test]
+    fn each_request_is_confirmed_by_as_many_frames_as_it_has_names_and_messages_are_none() {
+        let mut subscriptions = Subscriptions::default();
+        asking(
+            &mut subscriptions,
+            &["SUBSCRIBE a b a", "PING", "UNSUBSCRIBE", "UNSUBSCRIBE"],
+        );
+        assert!(subscriptions.is_empty(), "each change counts at once");
+        for (frames, left) in [(2, 4), (1, 3), (1, 2), (2, 1), (1, 0)] {
+            assert_eq!(subscriptions.hear(MESSAGE), Heard::News);
+            assert!(
+                confirm(&mut subscriptions, frames)
+                    .iter()
+                    .all(|heard| *heard == Heard::News)
+            );
+            assert_eq!(subscriptions.unconfirmed(), left);
+        }
+        assert!(subscriptions.is_confirmed());
+    }
+
+    #[test]
+    fn without_what_was_refused_the_requests_behind_it_are_others() {
+        let mut subscriptions = Subscriptions::default();
+        asking(
+            &mut subscriptions,
+            &["SUBSCRIBE a", "SUBSCRIBE b c", "UNSUBSCRIBE", "SUBSCRIBE d"],
+        );
+        confirm(&mut subscriptions, 1);
+        assert_eq!(subscriptions.hear(REFUSED), Heard::News);
+        // From one channel, not from three.
+        confirm(&mut subscriptions, 1);
+        assert_eq!(subscriptions.unconfirmed(), 1);
+        assert_eq!(subscriptions.hear(REFUSED), Heard::News);
+        assert!(subscriptions.is_empty() && subscriptions.is_confirmed());
+    }
+
+    #[test]
+    fn what_was_subscribed_before_stays_when_it_is_refused_now() {
+        let mut subscriptions = Subscriptions::default();
+        asking(&mut subscriptions, &["SUBSCRIBE a"]);
+        confirm(&mut subscriptions, 1);
+        asking(&mut subscriptions, &["SUBSCRIBE a b", "UNSUBSCRIBE a", "SUBSCRIBE a c"]);
+        subscriptions.hear(REFUSED);
+        assert_eq!(channels(&subscriptions), ["a", "c"]);
+        subscriptions.hear(REFUSED);
+        subscriptions.hear(REFUSED);
+        assert_eq!(channels(&subscriptions), ["a"]);
+    }
+
+    #[test]
+    fn a_connection_that_is_cut_leaves_the_rest_of_the_answers() {
+        let mut subscriptions = Subscriptions::default();
+        asking(
+            &mut subscriptions,
+            &[
+                "SUBSCRIBE a b c",
+                "UNSUBSCRIBE b",
+                "PING",
+                "PSUBSCRIBE p",
+                "UNSUBSCRIBE",
+            ],
+        );
+        confirm(&mut subscriptions, 2);
+        assert_eq!(
+            cut(&mut subscriptions),
+            "subscribe c :3 unsubscribe b :2 +stood in psubscribe p :3 unsubscribe a :2 unsubscribe c :1"
+        );
+        assert!(subscriptions.is_confirmed());
+        assert_eq!(cut(&mut subscriptions), "");
+        assert_eq!(subscriptions.renew(), b"*2\r\n$10\r\nPSUBSCRIBE\r\n$1\r\np\r\n");
+    }
+
+    #[test]
+    fn a_renewal_is_not_told_but_for_its_end_or_its_refusal() {
+        let mut subscriptions = Subscriptions::default();
+        asking(&mut subscriptions, &["SUBSCRIBE a b", "SSUBSCRIBE s"]);
+        cut(&mut subscriptions);
+        subscriptions.renew();
+        asking(&mut subscriptions, &["SUBSCRIBE c"]);
+        assert_eq!(
+            confirm(&mut subscriptions, 4),
+            [Heard::Known, Heard::Known, Heard::Renewed, Heard::News]
+        );
+        subscriptions.renew();
+        asking(&mut subscriptions, &["SUBSCRIBE d"]);
+        assert_eq!(
+            cut(&mut subscriptions),
+            "subscribe d :4",
+            "renewals die with their connection"
+        );
+        subscriptions.renew();
+        assert_eq!(subscriptions.hear(REFUSED), Heard::Withdrawn);
+    }
+}

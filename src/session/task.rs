@@ -215,12 +215,13 @@ impl Task {
         if session.dead.get() {
             return true;
         }
+        let is_answered = session.is_answered() && session.subscriptions.borrow().is_confirmed();
         match self.closing {
-            Closing::AfterReplies => session.is_answered() && !session.blocked.get(),
+            Closing::AfterReplies => is_answered && !session.blocked.get(),
             // A client that left waits for nothing, except for the answers to what it has sent.
             Closing::No => {
                 self.end_of_input
-                    && (session.is_answered() && !session.parked.get()
+                    && (is_answered && !session.parked.get()
                         || session.blocking.get().is_some() && session.in_flight.get() <= 1
                         || self.held.is_some()
                         // The rest of it will not come.
