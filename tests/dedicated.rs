@@ -33,6 +33,20 @@ fn connects(redis: &mut Client) -> usize {
     field(redis, "stats", "total_connections_received")
 }
 
+/// Connections on which nothing has been said since the handshake, and that are on file: what is up.
+fn spares_up(proxy: &Tideover, direct: &mut Client) -> usize {
+    let on_file = std::fs::read_to_string(proxy.data_dir().join("main/connections")).unwrap();
+    let on_file: Vec<&str> = on_file.lines().filter_map(|slot| slot.split(' ').next()).collect();
+    let clients = String::from_utf8(direct.call(&["CLIENT", "LIST"])).unwrap();
+    let spares = clients.lines().filter(|client| client.contains(" cmd=time "));
+    spares
+        .filter(|client| {
+            let id = client.strip_prefix("id=").and_then(|rest| rest.split(' ').next());
+            id.is_some_and(|id| on_file.contains(&id))
+        })
+        .count()
+}
+
 /// tideover in front of `redis`, with its spares and nothing else under way.
 fn with_spares(redis: &RedisServer, direct: &mut Client) -> Tideover {
     let proxy = Tideover::start_with(redis, &one_worker());
@@ -356,4 +370,119 @@ fn no_session_finds_anything_of_the_last_one_on_its_connection() {
         }
     }
     assert_eq!(integer(&direct.call(&["DBSIZE"])), 1);
+}
+
+/// Ten channels at a time, none of them awaited, and all given up again likewise.
+#[test]
+fn what_is_published_after_an_answer_elsewhere_finds_the_subscriptions_asked_before() {
+    let redis = RedisServer::start(Durability::Memory);
+    let mut direct = redis.client();
+    let proxy = with_spares(&redis, &mut direct);
+    for connect in [|client: Client| client, Client::hello3] {
+        let (mut subscriber, mut other) = (connect(proxy.client()), connect(proxy.client()));
+        // Keeping one all along, and not; nothing between giving up and asking again, and an answer.
+        for (kept, awaits) in [(true, false), (false, false), (false, true)] {
+            if kept {
+                subscriber.call(&["SUBSCRIBE", "kept"]);
+            }
+            for round in 0..60 {
+                let channels: Vec<String> = (0..10).map(|at| format!("{round}.{at}")).collect();
+                for channel in &channels {
+                    subscriber.send(&["SUBSCRIBE", channel]);
+                }
+                other.call(&["GET", "k"]);
+                for channel in &channels {
+                    assert_eq!(direct.call(&["PUBLISH", channel, "m"]), b":1\r\n", "{channel}");
+                }
+                for word in ["subscribe", "message"] {
+                    for channel in &channels {
+                        let frame = String::from_utf8(subscriber.reply()).unwrap();
+                        assert!(
+                            frame.contains(&format!("\r\n{word}\r\n")) && frame.contains(&format!("\r\n{channel}\r\n")),
+                            "{word} {channel}: {frame}"
+                        );
+                    }
+                }
+                for channel in &channels {
+                    subscriber.send(&["UNSUBSCRIBE", channel]);
+                }
+                for _ in channels.iter().filter(|_| awaits) {
+                    subscriber.reply();
+                }
+                if !awaits {
+                    // Behind what follows.
+                    subscriber.send(&["SUBSCRIBE", "last"]);
+                    subscriber.send(&["UNSUBSCRIBE", "last"]);
+                    for _ in 0..channels.len() + 2 {
+                        subscriber.reply();
+                    }
+                }
+            }
+            if kept {
+                subscriber.call(&["UNSUBSCRIBE"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_subscription_of_a_session_is_overtaken_by_nothing_where_a_spare_is_up() {
+    let redis = RedisServer::start(Durability::Memory);
+    let mut direct = redis.client();
+    let proxy = with_spares(&redis, &mut direct);
+    let mut other = proxy.client();
+    other.call(&["GET", "k"]);
+    for round in 0..50 {
+        wait_until(DEADLINE, "the spares", || spares_up(&proxy, &mut direct) == SPARES);
+        let (mut one, mut two) = (proxy.client(), proxy.client());
+        for client in [&mut one, &mut two] {
+            client.call(&["PING"]);
+        }
+        let channels = [format!("one.{round}"), format!("two.{round}")];
+        one.send(&["SUBSCRIBE", &channels[0]]);
+        two.send(&["SUBSCRIBE", &channels[1]]);
+        other.call(&["GET", "k"]);
+        for channel in &channels {
+            assert_eq!(direct.call(&["PUBLISH", channel, "m"]), b":1\r\n", "{channel}");
+        }
+    }
+}
+
+#[test]
+fn what_redis_refuses_among_pipelined_subscriptions_changes_nothing_for_the_others() {
+    let pair = Pair::start();
+    pair.check("one channel only", |dial| {
+        dial().call(&[
+            "ACL",
+            "SETUSER",
+            "few",
+            "on",
+            ">secret",
+            "+@all",
+            "resetchannels",
+            "&a*",
+            "&c",
+        ])
+    });
+    let conversations = [
+        "SUBSCRIBE no, PING, SUBSCRIBE no, UNSUBSCRIBE, PING, GET k",
+        "SUBSCRIBE a no, SUBSCRIBE a, PING x, PSUBSCRIBE no*, PSUBSCRIBE a*, UNSUBSCRIBE, PING",
+        "SUBSCRIBE a, SUBSCRIBE no, UNSUBSCRIBE, PUNSUBSCRIBE, UNSUBSCRIBE a, GET k, SUBSCRIBE c",
+        "SUBSCRIBE no a, SUBSCRIBE, PING, SUBSCRIBE c, SUBSCRIBE, GET k, UNSUBSCRIBE c, GET k",
+        "SSUBSCRIBE a, SSUBSCRIBE no, SUBSCRIBE c, SUNSUBSCRIBE, PING, PING a b, PING, QUIT",
+        "SUBSCRIBE a, UNSUBSCRIBE a, SUBSCRIBE no, MULTI, SET k v, EXEC, SUBSCRIBE c, RESET",
+    ];
+    for connect in [|client: Client| client, Client::hello3] {
+        for lines in conversations {
+            pair.check(lines, |dial| {
+                let mut client = connect(dial());
+                client.call(&["AUTH", "few", "secret"]);
+                for line in lines.split(", ") {
+                    client.send(&line.split(' ').collect::<Vec<_>>());
+                }
+                client.finish_sending();
+                client.until_closed()
+            });
+        }
+    }
 }

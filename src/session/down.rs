@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use super::append::Before;
 use super::forward::needs_identity;
-use super::pubsub::is_subscribed_mode;
 use super::route::Ask;
 use super::state::Transaction;
 use super::task::{Routed, Task};
@@ -49,8 +48,8 @@ impl Task {
         if self.in_transaction() {
             return self.queue_down(ask);
         }
-        if is_subscribed_mode(&self.state) {
-            return self.subscribed_down(ask);
+        if self.is_subscribed_mode() {
+            return self.answer(ask, &Self::subscribed_reply(ask), Route::Local);
         }
         let (ruled, care) = self.rule(ask);
         match ruled {
@@ -176,7 +175,7 @@ impl Task {
 
     /// The upstream answers, but replay cannot go on: reads are not kept from it.
     pub(super) fn halted(&mut self, ask: &Ask<'_>) -> Routed {
-        if is_subscribed_mode(&self.state) || ask.came_back.is_some_and(|_| is_transactional(ask.name())) {
+        if self.is_subscribed_mode() || ask.came_back.is_some_and(|_| is_transactional(ask.name())) {
             return self.down(ask);
         }
         if self.in_transaction() {
@@ -303,21 +302,22 @@ impl Task {
         }
     }
 
-    /// In the subscribed mode of RESP2 Redis takes few commands.
-    fn subscribed_down(&mut self, ask: &Ask<'_>) -> Routed {
+    /// What answers a request in the subscribed mode of RESP2, in which Redis takes few commands.
+    pub(super) fn subscribed_reply(ask: &Ask<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
         if ask.name() == Some(Name::Ping) {
-            let mut out = Vec::new();
             write::array(&mut out, 2);
             write::bulk(&mut out, b"pong");
             write::bulk(&mut out, ask.request.arg(1));
-            return self.answer(ask, &out, Route::Local);
+            return out;
         }
         let name = String::from_utf8_lossy(ask.request.arg(0)).to_ascii_lowercase();
         let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
         let text = format!(
             "-ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context\r\n"
         );
-        self.answer(ask, text.as_bytes(), Route::Local)
+        out.extend_from_slice(text.as_bytes());
+        out
     }
 
     /// SUBSCRIBE and its family are confirmed here; the upstream hears of them when it is back.
@@ -327,9 +327,9 @@ impl Task {
         }
         let mut out = Vec::new();
         let protocol = self.state.key.protocol;
-        self.state
-            .subscriptions
-            .apply(name, &ask.request, Some((&mut out, protocol)));
+        let mut subscriptions = self.session.subscriptions.borrow_mut();
+        subscriptions.change_here(name, &ask.request, protocol, &mut out);
+        drop(subscriptions);
         self.answer(ask, &out, Route::Local)
     }
 }

@@ -4,13 +4,12 @@ use std::rc::Rc;
 
 use super::blocking::shortened;
 use super::busy::is_for_busy;
-use super::pubsub::{is_subscribed_mode, is_subscription};
 use super::route::Ask;
-use super::state::{Pinned, Transaction, Unconfirmed, Watch};
+use super::state::{Pinned, Transaction, Watch};
+use super::subscriptions::is_subscription;
 use super::task::{Routed, Task};
 use super::{Change, ChangeAwaited, Home, Session};
 use crate::command::{self, Name, Placement};
-use crate::resp::Protocol;
 use crate::upstream::dial;
 use crate::upstream::link::{InFlight, Link, Watched};
 use crate::upstream::stats::Route;
@@ -22,7 +21,7 @@ impl Task {
         let has_dedicated = self.session.dedicated.borrow().is_some();
         if placement == Placement::Lane
             && !has_dedicated
-            && !self.state.is_bound()
+            && !self.is_bound()
             && ask.request.frame().len() <= self.session.settings.limits.lane_request_bytes_max
         {
             return self.via_lane(ask);
@@ -55,10 +54,8 @@ impl Task {
                 link.push_bytes(ask.request.frame());
                 return Routed::Done;
             }
-            if self.state.subscriptions.is_empty() && self.state.pinned != Pinned::Feed {
-                if self.session.confirmations.get() > 0 {
-                    return Routed::Park;
-                }
+            let subscriptions = self.session.subscriptions.borrow();
+            if subscriptions.is_empty() && subscriptions.is_confirmed() && self.state.pinned != Pinned::Feed {
                 // The connection has left the subscribed mode: what follows is answered like anything else.
                 link.end_passthrough();
             }
@@ -73,13 +70,11 @@ impl Task {
             Transaction::Here(_) if placement != Placement::Session => return self.queue_down(ask),
             Transaction::Here(_) | Transaction::None | Transaction::Upstream => {}
         }
-        // What is answered here would come before the confirmations that are still under way.
-        let passes_behind = is_subscribed_mode(&self.state) && !matches!(ask.name(), Some(Name::Quit | Name::Reset));
-        if self.session.confirmations.get() > 0 && !passes_behind {
+        if !self.may_follow_unconfirmed(ask) {
             return Routed::Park;
         }
         // Redis refuses everything else in its subscribed mode, in its own words.
-        if is_subscribed_mode(&self.state)
+        if self.is_subscribed_mode()
             && !ask
                 .name()
                 .is_some_and(|name| is_subscription(name) || matches!(name, Name::Quit | Name::Reset))
@@ -98,7 +93,7 @@ impl Task {
         if ask.name() == Some(Name::ClientGetname) && self.state.pinned == Pinned::No && !self.in_transaction() {
             return self.answer_locally(ask);
         }
-        if self.state.is_bound() {
+        if self.is_bound() {
             return self.via_dedicated(ask, placement);
         }
         match placement {
@@ -175,16 +170,17 @@ impl Task {
 
     /// Subscribed to nothing any more, and everything on it is still taken for out of band.
     fn is_left_behind(&self, link: &Link) -> bool {
+        let subscriptions = self.session.subscriptions.borrow();
         link.is_passthrough()
-            && self.state.subscriptions.is_empty()
+            && subscriptions.is_empty()
+            && subscriptions.is_confirmed()
             && self.state.pinned != Pinned::Feed
-            && self.session.confirmations.get() == 0
     }
 
     /// Gives the dedicated connection back, which the session is not bound to; not while something is in flight on it.
     pub(super) fn release_dedicated(&mut self) -> bool {
         // A connection that still owes confirmations is nobody else's.
-        if !self.session.is_settled() || self.session.confirmations.get() > 0 {
+        if !self.session.is_settled() || !self.session.subscriptions.borrow().is_confirmed() {
             return false;
         }
         self.let_go_of_dedicated();
@@ -194,16 +190,13 @@ impl Task {
     /// One that has gone along with the session to another key is not what its own key says: nobody else's.
     pub(super) fn let_go_of_dedicated(&self) {
         if let Some(link) = self.session.dedicated.take() {
-            if self.session.confirmations.replace(0) > 0 {
-                link.alter();
-            }
             self.session.local.give_back(&link);
         }
     }
 
     /// The session is over. A connection that nothing of it is left on serves the next one.
     pub(super) fn part(&mut self) {
-        let may_release = !self.state.is_bound() && self.streaming.is_none();
+        let may_release = !self.is_bound() && self.streaming.is_none();
         if (!may_release || !self.release_dedicated())
             && let Some(link) = self.session.dedicated.take()
         {
@@ -301,7 +294,7 @@ impl Task {
         };
         let has_state = self.in_transaction()
             || self.state.watch != Watch::None
-            || !self.state.subscriptions.is_empty()
+            || !self.session.subscriptions.borrow().is_empty()
             || self.state.tracking.is_some();
         // Where it carries a transaction, a WATCH or subscriptions it is the session's alone already.
         if !has_state {
@@ -349,57 +342,7 @@ impl Task {
         Routed::Done
     }
 
-    /// SUBSCRIBE and its family: confirmed out of band.
-    pub(super) fn subscribe(&mut self, ask: &Ask<'_>, name: Name) -> Routed {
-        let is_refused = ask.spec.is_some_and(|spec| !command::arity_ok(spec, &ask.request));
-        if is_refused && is_subscribed_mode(&self.state) {
-            return self.pass_subscribed(ask);
-        }
-        if is_refused || self.in_transaction() {
-            return self.via_dedicated(ask, Placement::Dedicated);
-        }
-        // Nothing tells whose an error would be, and in RESP2 a confirmation from a reply: nothing else may be under way.
-        if !self.session.is_settled() || !self.session.is_answered() || self.session.confirmations.get() > 0 {
-            return Routed::Park;
-        }
-        let link = self.dedicated();
-        if !self.take_home(Home::Link(link.id)) {
-            return Routed::Park;
-        }
-        if self.state.key.protocol == Protocol::Resp2 {
-            link.set_passthrough();
-        }
-        self.session.home.set(Home::Nowhere);
-        self.state.unconfirmed = Some(Unconfirmed {
-            name,
-            request: ask.request.frame().to_vec(),
-            changed: self.state.subscriptions.changed_by(name, &ask.request),
-        });
-        let confirmations = self.state.subscriptions.apply(name, &ask.request, None);
-        self.session.confirmations.set(confirmations);
-        self.session.local.worker().stats.routed(Route::Forwarded);
-        link.push_bytes(ask.request.frame());
-        Routed::Done
-    }
-
-    /// In the subscribed mode of RESP2, and behind MONITOR, everything is passed on, and everything that comes is passed back.
-    fn pass_subscribed(&mut self, ask: &Ask<'_>) -> Routed {
-        // One at a time: the last confirmation ends the mode, and what is answered here must not overtake what is answered there.
-        if self.session.confirmations.get() > 0 {
-            return Routed::Park;
-        }
-        self.state.unconfirmed = None;
-        let link = self.dedicated();
-        self.session.local.worker().stats.routed(Route::Forwarded);
-        if !self.is_monitoring() {
-            // An error, or a pong.
-            self.session.confirmations.set(1);
-        }
-        link.push_bytes(ask.request.frame());
-        Routed::Done
-    }
-
-    fn is_monitoring(&self) -> bool {
+    pub(super) fn is_monitoring(&self) -> bool {
         let dedicated = self.session.dedicated.borrow();
         let is_passthrough = dedicated
             .as_ref()
@@ -431,7 +374,7 @@ impl Task {
         let is_malformed = ask.spec.is_some_and(|spec| !command::arity_ok(spec, &ask.request))
             && !(name == Name::Exec && self.in_transaction());
         let refused = is_malformed || matches!(name, Name::Exec | Name::Discard) && !self.in_transaction();
-        if !self.state.is_bound() && (!begins || refused) {
+        if !self.is_bound() && (!begins || refused) {
             // Redis's own error (or its OK, for UNWATCH), which a lane can bring as well.
             return if self.release_dedicated() {
                 self.via_lane(ask)

@@ -2,9 +2,9 @@
 //!
 //! What only the upstream can judge (a password, a database) is judged by a lane's dial while it is there, and by what it judged before while it is not.
 
-use super::pubsub::is_subscription;
 use super::route::Ask;
 use super::state::{Pinned, Transaction};
+use super::subscriptions::is_subscription;
 use super::task::{Routed, Task};
 use super::{Change, ChangeAwaited, Home};
 use crate::command::{self, Name, Placement};
@@ -150,7 +150,7 @@ impl Task {
 
     /// Goes over to a key that has been accepted. A connection that carries the session's state goes along, any other stays behind.
     pub(super) fn become_key(&mut self, key: LinkKey) {
-        if self.state.is_bound() {
+        if self.is_bound() {
             self.tell_connection(&key);
         } else {
             self.let_go_of_dedicated();
@@ -182,7 +182,7 @@ impl Task {
         for command in said.into_iter().flatten() {
             link.push_ignored(&command, self.session.local.turn.now_us());
         }
-        if key.protocol == Protocol::Resp2 && !self.state.subscriptions.is_empty() {
+        if key.protocol == Protocol::Resp2 && !self.session.subscriptions.borrow().is_empty() {
             // From RESP3 into the subscribed mode of RESP2.
             link.set_passthrough();
         }
@@ -243,7 +243,7 @@ impl Task {
 
     /// Says it where it changes nothing for anybody else: on the lane of that database, or on the session's own connection.
     fn select_upstream(&mut self, ask: &Ask<'_>, key: &LinkKey) -> Routed {
-        let link = if self.state.is_bound() {
+        let link = if self.is_bound() {
             let link = self.dedicated();
             link.alter();
             link

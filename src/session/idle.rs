@@ -49,7 +49,7 @@ impl Task {
     /// To be asked when there is nothing else to do.
     pub(super) fn is_idle_for_too_long(&mut self, cx: &mut Context<'_>) -> bool {
         let waits = !self.session.is_answered()
-            || !self.state.subscriptions.is_empty()
+            || !self.session.subscriptions.borrow().is_empty()
             || self.state.tracking.is_some()
             || self.state.pinned == Pinned::Feed;
         let Some(watch) = &mut self.idle_watch else {

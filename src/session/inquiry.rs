@@ -24,7 +24,9 @@ pub(super) enum Inquiry {
 impl Task {
     /// Whether the end of the dedicated connection is what a client of Redis would notice.
     pub(super) fn is_known_by_its_connection(&self) -> bool {
-        self.state.pinned != Pinned::No || self.state.tracking.is_some() || !self.state.subscriptions.is_empty()
+        self.state.pinned != Pinned::No
+            || self.state.tracking.is_some()
+            || !self.session.subscriptions.borrow().is_empty()
     }
 
     /// Asks whether the upstream is there.

@@ -23,6 +23,7 @@ mod route;
 mod state;
 mod stream_adds;
 mod streaming;
+mod subscriptions;
 mod task;
 mod tracking;
 mod transaction;
@@ -48,6 +49,7 @@ use inquiry::Inquiry;
 pub use memory::OutageMemory;
 use output::Output;
 use stream_adds::StreamAdds;
+use subscriptions::Subscriptions;
 pub use task::serve;
 
 /// Bounds of one client, and of all.
@@ -174,12 +176,7 @@ struct Session {
     inquiry: Cell<Inquiry>,
     /// The task waits for something that happens elsewhere.
     parked: Cell<bool>,
-    /// Confirmations of (un)subscriptions, and pongs, still to come on the dedicated connection.
-    confirmations: Cell<u32>,
-    /// Confirmations that the client has had already: of subscriptions renewed after an outage.
-    swallowed: Cell<u32>,
-    /// What was to be confirmed was refused instead.
-    subscription_refused: Cell<bool>,
+    subscriptions: RefCell<Subscriptions>,
     /// Its connection tracks what it reads (CLIENT TRACKING).
     is_tracked: Cell<bool>,
     /// The client is to be told to drop what it has cached.

@@ -1,217 +1,106 @@
-//! Subscriptions: kept by the session, so that they outlive the connection that they are made on.
+//! Subscriptions: kept by the session, so that they outlive the connection that they are made on. What is asked about them goes upstream in the turn
+//! in which it is read, as at Redis: who is answered elsewhere afterwards may rely on it.
 
-use super::state::{State, Subscriptions, Unconfirmed};
-use super::task::Task;
-use crate::command::Name;
-use crate::resp::scan::{Limits, Scan, Scanner};
-use crate::resp::{Protocol, Request, write};
+use super::route::Ask;
+use super::subscriptions::{Heard, is_subscription};
+use super::task::{Routed, Task};
+use super::{Home, Session};
+use crate::command::{self, Name, Placement};
+use crate::resp::Protocol;
 use crate::upstream::link::Piece;
-
-/// Whether an out-of-band frame confirms a (un)subscription, or answers a PING in subscribed mode.
-pub(super) fn is_confirmation(frame: &[u8]) -> bool {
-    let Some(at) = frame.iter().position(|byte| *byte == b'$') else {
-        return false;
-    };
-    let word = frame.get(at..).unwrap_or_default();
-    const WORDS: [&[u8]; 7] = [
-        b"$9\r\nsubscribe\r\n",
-        b"$10\r\npsubscribe\r\n",
-        b"$10\r\nssubscribe\r\n",
-        b"$11\r\nunsubscribe\r\n",
-        b"$12\r\npunsubscribe\r\n",
-        b"$12\r\nsunsubscribe\r\n",
-        b"$4\r\npong\r\n",
-    ];
-    at <= 4 && WORDS.iter().any(|known| word.starts_with(known))
-}
-
-/// The two directions of a change to the subscriptions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
-    Subscribe,
-    Unsubscribe,
-}
-
-/// The kinds of subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
-    Channel,
-    Pattern,
-    Shard,
-}
-
-fn change(name: Name) -> Option<(Change, Family)> {
-    match name {
-        Name::Subscribe => Some((Change::Subscribe, Family::Channel)),
-        Name::Psubscribe => Some((Change::Subscribe, Family::Pattern)),
-        Name::Ssubscribe => Some((Change::Subscribe, Family::Shard)),
-        Name::Unsubscribe => Some((Change::Unsubscribe, Family::Channel)),
-        Name::Punsubscribe => Some((Change::Unsubscribe, Family::Pattern)),
-        Name::Sunsubscribe => Some((Change::Unsubscribe, Family::Shard)),
-        _ => None,
-    }
-}
-
-/// Whether the command is one of the subscribe family.
-pub(super) fn is_subscription(name: Name) -> bool {
-    change(name).is_some()
-}
-
-impl Family {
-    fn of(self, subscriptions: &mut Subscriptions) -> &mut std::collections::BTreeSet<Vec<u8>> {
-        match self {
-            Self::Channel => &mut subscriptions.channels,
-            Self::Pattern => &mut subscriptions.patterns,
-            Self::Shard => &mut subscriptions.shards,
-        }
-    }
-
-    fn word(self, change: Change) -> &'static str {
-        match (self, change) {
-            (Self::Channel, Change::Subscribe) => "subscribe",
-            (Self::Pattern, Change::Subscribe) => "psubscribe",
-            (Self::Shard, Change::Subscribe) => "ssubscribe",
-            (Self::Channel, Change::Unsubscribe) => "unsubscribe",
-            (Self::Pattern, Change::Unsubscribe) => "punsubscribe",
-            (Self::Shard, Change::Unsubscribe) => "sunsubscribe",
-        }
-    }
-}
-
-impl Subscriptions {
-    /// Notes what a request changes; gives the number of confirmations that Redis answers with. With `confirm`, appends them.
-    pub(super) fn apply(
-        &mut self,
-        name: Name,
-        request: &Request<'_>,
-        mut confirm: Option<(&mut Vec<u8>, Protocol)>,
-    ) -> u32 {
-        let Some((change, family)) = change(name) else { return 0 };
-        let mut names: Vec<Option<Vec<u8>>> = request.args_from(1).map(|name| Some(name.to_vec())).collect();
-        if names.is_empty() && change == Change::Unsubscribe {
-            names = family.of(self).iter().cloned().map(Some).collect();
-            if names.is_empty() {
-                names.push(None);
-            }
-        }
-        for name in &names {
-            if let Some(name) = name {
-                match change {
-                    Change::Subscribe => drop(family.of(self).insert(name.clone())),
-                    Change::Unsubscribe => drop(family.of(self).remove(name)),
-                }
-            }
-            if let Some((out, protocol)) = &mut confirm {
-                write::push(out, *protocol, 3);
-                write::bulk(out, family.word(change).as_bytes());
-                match name {
-                    Some(name) => write::bulk(out, name),
-                    None => write::null(out, *protocol),
-                }
-                let count = match family {
-                    Family::Channel | Family::Pattern => self.channels.len() + self.patterns.len(),
-                    Family::Shard => self.shards.len(),
-                };
-                write::integer(out, i64::try_from(count).unwrap_or(i64::MAX));
-            }
-        }
-        u32::try_from(names.len()).unwrap_or(u32::MAX)
-    }
-
-    /// What a request is about to change.
-    pub(super) fn changed_by(&mut self, name: Name, request: &Request<'_>) -> Vec<Vec<u8>> {
-        let Some((change, family)) = change(name) else {
-            return Vec::new();
-        };
-        let known = family.of(self);
-        if request.len() == 1 {
-            return known.iter().cloned().collect();
-        }
-        let names = request
-            .args_from(1)
-            .filter(|name| known.contains(*name) == (change == Change::Unsubscribe));
-        names.map(<[u8]>::to_vec).collect()
-    }
-
-    fn take_back(&mut self, name: Name, changed: Vec<Vec<u8>>) {
-        let Some((change, family)) = change(name) else { return };
-        let known = family.of(self);
-        for name in changed {
-            match change {
-                Change::Subscribe => drop(known.remove(&name)),
-                Change::Unsubscribe => drop(known.insert(name)),
-            }
-        }
-    }
-
-    /// The commands that make these subscriptions, and the number of confirmations that they draw.
-    fn renewal(&self) -> (Vec<u8>, u32) {
-        let mut out = Vec::new();
-        let mut confirmations = 0;
-        for (word, names) in [
-            ("SUBSCRIBE", &self.channels),
-            ("PSUBSCRIBE", &self.patterns),
-            ("SSUBSCRIBE", &self.shards),
-        ] {
-            if names.is_empty() {
-                continue;
-            }
-            write::array(&mut out, names.len() + 1);
-            write::bulk(&mut out, word.as_bytes());
-            for name in names {
-                write::bulk(&mut out, name);
-            }
-            confirmations += u32::try_from(names.len()).unwrap_or(u32::MAX);
-        }
-        (out, confirmations)
-    }
-}
-
-/// Whether everything on the session's dedicated connection is out of band now.
-pub(super) fn is_subscribed_mode(state: &State) -> bool {
-    state.key.protocol == Protocol::Resp2 && !state.subscriptions.is_empty()
-}
+use crate::upstream::stats::Route;
 
 impl Task {
-    /// Takes back a change to the subscriptions that the upstream has refused (NOPERM).
-    pub(super) fn subscription_refused(&mut self) {
-        if self.session.subscription_refused.replace(false)
-            && let Some(Unconfirmed { name, changed, .. }) = self.state.unconfirmed.take()
-        {
-            self.state.subscriptions.take_back(name, changed);
-        }
+    /// Whether everything on the session's dedicated connection is out of band now.
+    pub(super) fn is_subscribed_mode(&self) -> bool {
+        self.state.key.protocol == Protocol::Resp2 && !self.session.subscriptions.borrow().is_empty()
     }
 
-    /// Confirms the change that the connection died with: it is the session's, and made upstream with the others.
+    /// Whether a request may go on while others are answered out of band: it must be answered there as well, where its answer stands behind theirs
+    /// and is known from it.
+    pub(super) fn may_follow_unconfirmed(&self, ask: &Ask<'_>) -> bool {
+        let unconfirmed = self.session.subscriptions.borrow().unconfirmed();
+        let is_answered_out_of_band = match ask.name() {
+            Some(name) if is_subscription(name) => ask.spec.is_some_and(|spec| command::arity_ok(spec, &ask.request)),
+            Some(Name::Ping) => self.is_subscribed_mode() && ask.request.len() <= 2,
+            Some(_) | None => false,
+        };
+        let has_room = || {
+            let dedicated = self.session.dedicated.borrow();
+            unconfirmed < self.session.settings.limits.pipeline_max
+                && !dedicated.as_ref().is_some_and(|link| link.is_full())
+        };
+        unconfirmed == 0 || is_answered_out_of_band && has_room()
+    }
+
+    /// SUBSCRIBE and its family: confirmed out of band.
+    pub(super) fn subscribe(&mut self, ask: &Ask<'_>, name: Name) -> Routed {
+        let is_refused = ask.spec.is_some_and(|spec| !command::arity_ok(spec, &ask.request));
+        if is_refused && self.is_subscribed_mode() {
+            return self.pass_subscribed(ask);
+        }
+        if is_refused || self.in_transaction() {
+            return self.via_dedicated(ask, Placement::Dedicated);
+        }
+        // Nothing tells whose an error would be, and in RESP2 a confirmation from a reply: nothing that has a reply may be under way.
+        if !self.session.is_settled() || !self.session.is_answered() {
+            return Routed::Park;
+        }
+        let link = self.dedicated();
+        if !self.take_home(Home::Link(link.id)) {
+            return Routed::Park;
+        }
+        if self.state.key.protocol == Protocol::Resp2 {
+            link.set_passthrough();
+        }
+        self.session.home.set(Home::Nowhere);
+        self.session.subscriptions.borrow_mut().ask(name, &ask.request);
+        self.session.local.worker().stats.routed(Route::Forwarded);
+        link.push_bytes(ask.request.frame());
+        Routed::Done
+    }
+
+    /// In the subscribed mode of RESP2, and behind MONITOR, everything is passed on, and everything that comes is passed back.
+    pub(super) fn pass_subscribed(&mut self, ask: &Ask<'_>) -> Routed {
+        let link = self.dedicated();
+        self.session.local.worker().stats.routed(Route::Forwarded);
+        if !self.is_monitoring() {
+            let stand_in = Self::subscribed_reply(ask);
+            self.session.subscriptions.borrow_mut().pass(stand_in);
+        }
+        link.push_bytes(ask.request.frame());
+        Routed::Done
+    }
+
+    /// Confirms the changes that the connection died with.
     pub(super) fn confirm_unconfirmed(&mut self) {
-        let Some(Unconfirmed {
-            name, request: frame, ..
-        }) = self.state.unconfirmed.take()
-        else {
-            return;
-        };
-        let mut scanner = Scanner::default();
-        let Ok(Scan::Request { .. }) = scanner.scan(&frame, &Limits::default()) else {
-            return;
-        };
-        let request = Request::new(&frame, scanner.spans());
-        let mut out = Vec::new();
-        let protocol = self.state.key.protocol;
-        self.state
-            .subscriptions
-            .apply(name, &request, Some((&mut out, protocol)));
-        self.session.output.borrow_mut().push(&out, Piece::End);
+        let confirmations = self.session.subscriptions.borrow_mut().cut(self.state.key.protocol);
+        if !confirmations.is_empty() {
+            self.session.output.borrow_mut().push(&confirmations, Piece::End);
+        }
     }
 
     /// Makes the session's subscriptions anew on a fresh dedicated connection, without telling the client again.
     pub(super) fn renew_subscriptions(&mut self) {
         let link = self.dedicated();
-        let (commands, confirmations) = self.state.subscriptions.renewal();
         if self.state.key.protocol == Protocol::Resp2 {
             link.set_passthrough();
         }
-        self.session.confirmations.set(confirmations);
-        self.session.swallowed.set(confirmations);
+        let commands = self.session.subscriptions.borrow_mut().renew();
         link.push_bytes(&commands);
+    }
+}
+
+impl Session {
+    /// Notes what an out-of-band frame says of the subscriptions.
+    pub(super) fn hear(&self, frame: &[u8]) -> Heard {
+        let mut subscriptions = self.subscriptions.borrow_mut();
+        let was = subscriptions.unconfirmed();
+        let heard = subscriptions.hear(frame);
+        let left = subscriptions.unconfirmed();
+        if left < was && (left == 0 || left == self.settings.limits.pipeline_max / 2) {
+            self.wake_if_parked();
+        }
+        heard
     }
 }

@@ -4,7 +4,8 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::output::Withdrawn;
-use super::{Blocking, RetryReason, Session, command_name, pubsub};
+use super::subscriptions::Heard;
+use super::{Blocking, RetryReason, Session, command_name};
 use crate::upstream::again;
 use crate::upstream::link::{Fate, Flush, InFlight, LinkKind, Piece, Recipient};
 use crate::upstream::local::wake_after_others;
@@ -69,29 +70,24 @@ impl Recipient for Session {
             &whole
         };
         drop(part);
-        if bytes.first() == Some(&b'-') && self.confirmations.replace(0) > 0 {
-            self.subscription_refused.set(true);
-            self.wake_if_parked();
-        }
-        if pubsub::is_confirmation(bytes) {
-            let left = self.confirmations.get().saturating_sub(1);
-            self.confirmations.set(left);
-            if left == 0 {
-                self.wake_if_parked();
+        match self.hear(bytes) {
+            Heard::News => {
+                self.output.borrow_mut().push(bytes, piece);
+                self.flush_wanted()
             }
-            let swallowed = self.swallowed.get();
-            if swallowed > 0 {
-                self.swallowed.set(swallowed - 1);
-                if swallowed == 1 {
-                    // What was said on the channels meanwhile was missed.
-                    self.invalidation_owed.set(true);
-                    self.wake();
-                }
-                return Flush::NotWanted;
+            Heard::Known => Flush::NotWanted,
+            Heard::Renewed => {
+                self.invalidation_owed.set(true);
+                self.wake();
+                Flush::NotWanted
+            }
+            // Closed, it finds out.
+            Heard::Withdrawn => {
+                self.dead.set(true);
+                self.wake();
+                Flush::NotWanted
             }
         }
-        self.output.borrow_mut().push(bytes, piece);
-        self.flush_wanted()
     }
 
     fn not_executed(&self, seq: u64, request: &[u8], class: InFlight) {

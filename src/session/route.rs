@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::down::is_transactional;
-use super::state::{Admission, State, Transaction};
+use super::state::{Admission, Pinned, State, Transaction, Watch};
 use super::task::{Closing, Routed, Task};
 use super::{Change, ChangeAwaited, Retry, RetryReason};
 use crate::command::{self, Flags, Learned, LearnedCommand, Name, Placement, Spec};
@@ -316,7 +316,7 @@ impl Task {
 
     /// The client leaves in order.
     pub(super) fn quit(&mut self, ask: &Ask<'_>) -> Routed {
-        if self.session.confirmations.get() > 0 {
+        if !self.session.subscriptions.borrow().is_confirmed() {
             return Routed::Park;
         }
         self.closing = Closing::AfterReplies;
@@ -325,13 +325,13 @@ impl Task {
 
     /// A fresh start, on the same client connection.
     pub(super) fn reset(&mut self, ask: &Ask<'_>) -> Routed {
-        if !self.session.is_settled() || self.session.confirmations.get() > 0 {
+        if !self.session.is_settled() || !self.session.subscriptions.borrow().is_confirmed() {
             return Routed::Park;
         }
         if let Some(link) = self.session.dedicated.take() {
             link.abandon();
         }
-        self.session.confirmations.set(0);
+        self.session.subscriptions.take();
         self.session.is_tracked.set(false);
         self.session.invalidation_owed.set(false);
         self.lane = None;
@@ -355,6 +355,17 @@ impl Task {
                 lane
             }
         }
+    }
+
+    /// Whether the next request must go where the last ones went.
+    #[inline]
+    pub(super) fn is_bound(&self) -> bool {
+        let state = &self.state;
+        !matches!(state.transaction, Transaction::None)
+            || state.watch != Watch::None
+            || state.pinned != Pinned::No
+            || state.tracking.is_some()
+            || !self.session.subscriptions.borrow().is_empty()
     }
 
     /// Whether a transaction is under way, here or upstream.

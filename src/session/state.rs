@@ -1,10 +1,7 @@
 //! What a session has said of itself and begun: the state that a connection of its own to Redis would have.
 
-use std::collections::BTreeSet;
-
 use super::tracking::{Asked, Tracking};
 use super::transaction::Gathered;
-use crate::command::Name;
 use crate::resp::Protocol;
 use crate::upstream::link::LinkKey;
 use crate::upstream::settings::{Identity, Secret};
@@ -21,8 +18,6 @@ pub(super) struct State {
     /// The database of a SELECT inside the transaction.
     pub(super) selected_in_transaction: Option<u32>,
     pub(super) watch: Watch,
-    pub(super) subscriptions: Subscriptions,
-    pub(super) unconfirmed: Option<Unconfirmed>,
     pub(super) tracking: Option<Tracking>,
     /// Of a CLIENT TRACKING that Redis has not answered.
     pub(super) tracking_asked: Option<Asked>,
@@ -72,29 +67,6 @@ pub(super) enum Pinned {
     Feed,
 }
 
-/// The newest change to the subscriptions that went upstream: confirmed here when its connection dies first, taken back when it is refused.
-#[derive(Debug)]
-pub(super) struct Unconfirmed {
-    pub(super) name: Name,
-    pub(super) request: Vec<u8>,
-    /// What it subscribed to that was not subscribed to before, or the other way round.
-    pub(super) changed: Vec<Vec<u8>>,
-}
-
-/// The channels that a session is subscribed to.
-#[derive(Debug, Default)]
-pub(super) struct Subscriptions {
-    pub(super) channels: BTreeSet<Vec<u8>>,
-    pub(super) patterns: BTreeSet<Vec<u8>>,
-    pub(super) shards: BTreeSet<Vec<u8>>,
-}
-
-impl Subscriptions {
-    pub(super) fn is_empty(&self) -> bool {
-        self.channels.is_empty() && self.patterns.is_empty() && self.shards.is_empty()
-    }
-}
-
 impl State {
     pub(super) fn new(db: u32, client_password: Option<&Secret>) -> Self {
         Self {
@@ -109,21 +81,10 @@ impl State {
             transaction: Transaction::None,
             selected_in_transaction: None,
             watch: Watch::None,
-            subscriptions: Subscriptions::default(),
-            unconfirmed: None,
             tracking: None,
             tracking_asked: None,
             pinned: Pinned::No,
             admission: client_password.map_or(Admission::Granted, |_| Admission::Owed),
         }
-    }
-
-    /// The next request must go where the last ones went.
-    pub(super) fn is_bound(&self) -> bool {
-        !matches!(self.transaction, Transaction::None)
-            || self.watch != Watch::None
-            || self.pinned != Pinned::No
-            || self.tracking.is_some()
-            || !self.subscriptions.is_empty()
     }
 }

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use super::pubsub::is_subscribed_mode;
 use super::route::Ask;
 use super::state::Transaction;
 use super::task::{Closing, Task};
@@ -40,7 +39,9 @@ enum Alters {
 impl Task {
     /// Whether a request that arrives in pieces may be passed on now: nothing of the session is in flight.
     fn may_stream(&mut self) -> bool {
-        self.session.is_settled() && self.session.retries.borrow().is_empty()
+        let session = &self.session;
+        // What is not confirmed yet would be taken for its reply.
+        session.is_settled() && session.subscriptions.borrow().is_confirmed() && session.retries.borrow().is_empty()
     }
 
     /// Opens a request that is passed on while it arrives.
@@ -65,7 +66,7 @@ impl Task {
         let head = match &name {
             Some(span) => self.head(&Request::new(bytes, std::slice::from_ref(span))),
             // No command has a name this long.
-            None if self.is_forwarding() && !self.in_transaction() && !is_subscribed_mode(&self.state) => {
+            None if self.is_forwarding() && !self.in_transaction() && !self.is_subscribed_mode() => {
                 Head::Passable(InFlight::Write, Alters::Yes)
             }
             None => Head::Gathered,
@@ -103,7 +104,7 @@ impl Task {
         };
         // The session has to know all of what is said of itself, and what answers it in subscribed mode is no reply.
         let is_about_session = ask.placement() == Placement::Session || ask.name() == Some(Name::Client);
-        if !self.is_forwarding() || is_about_session || is_subscribed_mode(&self.state) {
+        if !self.is_forwarding() || is_about_session || self.is_subscribed_mode() {
             return Head::Gathered;
         }
         let class = if is_queued {

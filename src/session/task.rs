@@ -105,9 +105,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         dedicated_ended: Cell::new(false),
         inquiry: Cell::default(),
         parked: Cell::new(false),
-        confirmations: Cell::new(0),
-        swallowed: Cell::new(0),
-        subscription_refused: Cell::new(false),
+        subscriptions: RefCell::default(),
         is_tracked: Cell::new(false),
         invalidation_owed: Cell::new(false),
         wakes_when_settled: Cell::new(false),
@@ -158,7 +156,6 @@ impl Task {
             // Nobody waits for it here.
             let _ = self.settle_change();
             self.connection_ended();
-            self.subscription_refused();
             self.keep_fed(cx);
             self.run(cx);
             // What was routed now may have been a SUBSCRIBE.
@@ -218,12 +215,13 @@ impl Task {
         if session.dead.get() {
             return true;
         }
+        let is_answered = session.is_answered() && session.subscriptions.borrow().is_confirmed();
         match self.closing {
-            Closing::AfterReplies => session.is_answered() && !session.blocked.get(),
+            Closing::AfterReplies => is_answered && !session.blocked.get(),
             // A client that left waits for nothing, except for the answers to what it has sent.
             Closing::No => {
                 self.end_of_input
-                    && (session.is_answered() && !session.parked.get()
+                    && (is_answered && !session.parked.get()
                         || session.blocking.get().is_some() && session.in_flight.get() <= 1
                         || self.held.is_some()
                         // The rest of it will not come.
@@ -476,10 +474,7 @@ impl Task {
             self.inquire();
         }
         self.lost_its_feed();
-        if self.session.confirmations.replace(0) > 0 && self.session.swallowed.get() == 0 {
-            self.confirm_unconfirmed();
-        }
-        self.session.swallowed.set(0);
+        self.confirm_unconfirmed();
         self.session.push_part.borrow_mut().clear();
     }
 }

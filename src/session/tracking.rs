@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::task::Context;
 
-use super::pubsub::is_subscribed_mode;
 use super::route::Ask;
 use super::state::{Pinned, State};
+use super::subscriptions::Subscriptions;
 use super::task::{Routed, Task};
 use super::{Change, ChangeAwaited};
 use crate::resp::scan::integer;
@@ -228,7 +228,7 @@ fn joined(known: Option<&BTreeSet<Vec<u8>>>, asked: &[&[u8]]) -> Result<BTreeSet
 
 impl State {
     /// The message that drops everything that the client may have cached; nothing where Redis sends it none.
-    fn invalidation(&self) -> Option<Vec<u8>> {
+    fn invalidation(&self, subscriptions: &Subscriptions) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         match self.key.protocol {
             Protocol::Resp3 if self.tracking.is_some() => {
@@ -236,7 +236,7 @@ impl State {
                 write::bulk(&mut out, b"invalidate");
                 write::null(&mut out, Protocol::Resp3);
             }
-            Protocol::Resp2 if self.subscriptions.channels.contains(CHANNEL) => {
+            Protocol::Resp2 if subscriptions.has_channel(CHANNEL) => {
                 write::array(&mut out, 3);
                 write::bulk(&mut out, b"message");
                 write::bulk(&mut out, CHANNEL);
@@ -252,9 +252,8 @@ impl Task {
     /// The connection has ended: what the client has cached is not kept up to date any more.
     pub(super) fn lost_its_feed(&self) {
         let session = &self.session;
-        let was_told = self.state.subscriptions.channels.contains(CHANNEL)
-            && session.swallowed.get() == 0
-            && session.confirmations.get() == 0;
+        let subscriptions = session.subscriptions.borrow();
+        let was_told = subscriptions.has_channel(CHANNEL) && subscriptions.is_confirmed();
         if session.is_tracked.replace(false) || was_told {
             session.invalidation_owed.set(true);
         }
@@ -262,7 +261,7 @@ impl Task {
 
     /// Subscriptions and tracking without a connection are asked for upstream, now or once it is back.
     pub(super) fn keep_fed(&mut self, cx: &Context<'_>) {
-        let is_subscribed = !self.state.subscriptions.is_empty();
+        let is_subscribed = !self.session.subscriptions.borrow().is_empty();
         let is_fed = is_subscribed || self.state.tracking.is_some();
         if !is_fed || self.awaits_answer() || self.session.dedicated.borrow().is_some() {
             return;
@@ -284,7 +283,7 @@ impl Task {
         if !self.session.invalidation_owed.get() {
             return;
         }
-        let message = self.state.invalidation();
+        let message = self.state.invalidation(&self.session.subscriptions.borrow());
         let mut output = self.session.output.borrow_mut();
         if message.is_some() && !output.is_between_replies() {
             // What is in flight wakes the session when it has landed.
@@ -336,12 +335,7 @@ impl Task {
     /// Lets a fresh connection track as the last one did.
     pub(super) fn track_on(&self, link: &Link) {
         // In the subscribed mode of RESP2 its reply would be taken for a message, and messages would come from nowhere.
-        if let Some(tracking) = self
-            .state
-            .tracking
-            .as_ref()
-            .filter(|_| !is_subscribed_mode(&self.state))
-        {
+        if let Some(tracking) = self.state.tracking.as_ref().filter(|_| !self.is_subscribed_mode()) {
             link.alter();
             let session = Rc::clone(&self.session);
             let granted = OwnRequest::new(move |outcome| {
@@ -364,7 +358,7 @@ impl Task {
 
     /// Asks for tracking anew, on a connection that is the session's for good.
     fn renew_tracking(&mut self) {
-        if !is_subscribed_mode(&self.state) {
+        if !self.is_subscribed_mode() {
             self.state.pinned = Pinned::Identity;
             self.introduce_on_dedicated();
         }

@@ -239,10 +239,13 @@ impl Local {
     }
 
     fn dedicated_from(self: &Rc<Self>, key: &LinkKey, before: Before, owner: Rc<dyn Recipient>) -> Rc<Link> {
-        let pooled = self.pool.borrow_mut().take(key, before, Instant::now());
+        let now = Instant::now();
+        let pooled = self.pool.borrow_mut().take(key, before, now);
         let link = pooled.unwrap_or_else(|| self.dial(key, LinkKind::Dedicated));
         link.has_served.set(true);
         link.owner.replace(Some(owner));
+        // What the next session asks on one that is up cannot be overtaken by what is asked elsewhere afterwards.
+        self.dial_spares(now);
         link
     }
 
@@ -263,6 +266,11 @@ impl Local {
         for link in expired {
             link.abandon();
         }
+        self.dial_spares(now);
+    }
+
+    /// Dials spares where some are missing, while all is well.
+    pub(super) fn dial_spares(self: &Rc<Self>, now: Instant) {
         let is_well = self.generation().is_multiple_of(2) && self.shared.mode() == Mode::Healthy;
         if !is_well || self.is_stopping() || self.dial_not_before().is_some_and(|at| at > now) {
             return;

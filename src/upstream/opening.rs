@@ -1,13 +1,14 @@
 //! How a link comes up, or why it does not.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use tokio::time::sleep_until;
 
 use super::admit::{NotWanted, stay_behind};
 use super::connections::Ticket;
 use super::dial::{DialError, Dialled, Facts, Handshake, Opener, Role, dial_counted};
-use super::link::{Link, LinkState};
+use super::link::{Link, LinkKind, LinkState};
 use super::local::Local;
 use super::rights;
 use super::settings::{Credentials, Identity};
@@ -70,6 +71,10 @@ pub(super) async fn open(link: &Rc<Link>, local: &Rc<Local>) -> Result<(Dialled,
     link.state.set(LinkState::Up);
     wake_watchers(link);
     rights::look(link, shared);
+    if link.kind == LinkKind::Lane {
+        // Its sessions may need a connection of their own next.
+        local.dial_spares(Instant::now());
+    }
     Ok((dialled, ticket))
 }
 

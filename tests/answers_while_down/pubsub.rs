@@ -102,3 +102,53 @@ fn each_kind_of_subscription_is_made_and_given_up_while_down() {
         }
     }
 }
+
+/// What Redis has not confirmed is confirmed here, in order, and made with all the others.
+#[test]
+fn subscriptions_caught_in_flight_are_confirmed_in_order_and_made_once_it_is_back() {
+    for (connect, push) in [((|client| client) as fn(Client) -> Client, '*'), (Client::hello3, '>')] {
+        let mut redis = RedisServer::start(Durability::AppendOnly);
+        let proxy = Tideover::healthy(&redis);
+        let mut client = connect(proxy.client());
+        client.call(&["SUBSCRIBE", "a"]);
+        redis.stop();
+        for line in [
+            "SUBSCRIBE b c",
+            "PSUBSCRIBE p*",
+            "UNSUBSCRIBE c x",
+            "UNSUBSCRIBE",
+            "SSUBSCRIBE s",
+            "SUBSCRIBE d",
+            "PUNSUBSCRIBE q*",
+        ] {
+            client.send(&line.split(' ').collect::<Vec<_>>());
+        }
+        redis.kill();
+        for (word, name, count) in [
+            ("subscribe", "b", 2),
+            ("subscribe", "c", 3),
+            ("psubscribe", "p*", 4),
+            ("unsubscribe", "c", 3),
+            ("unsubscribe", "x", 3),
+            ("unsubscribe", "a", 2),
+            ("unsubscribe", "b", 1),
+            ("ssubscribe", "s", 1),
+            ("subscribe", "d", 2),
+            ("punsubscribe", "q*", 2),
+        ] {
+            let (word_bytes, name_bytes) = (word.len(), name.len());
+            let expected = format!("{push}3\r\n${word_bytes}\r\n{word}\r\n${name_bytes}\r\n{name}\r\n:{count}\r\n");
+            assert_eq!(shown(&client.reply()), shown(expected.as_bytes()));
+        }
+        redis.restart();
+        proxy.wait_for_recovery();
+        let mut direct = redis.client();
+        support::wait_until(DEADLINE, "subscribed again", || {
+            direct.call(&["PUBSUB", "NUMPAT"]) == b":1\r\n"
+                && direct.call(&["PUBSUB", "CHANNELS"]) == b"*1\r\n$1\r\nd\r\n"
+                && direct.call(&["PUBSUB", "SHARDCHANNELS"]) == b"*1\r\n$1\r\ns\r\n"
+        });
+        check(&mut direct, "PUBLISH p1 m", b":1\r\n");
+        assert!(client.reply().ends_with(b"$2\r\np1\r\n$1\r\nm\r\n"));
+    }
+}
