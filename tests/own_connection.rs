@@ -276,8 +276,8 @@ fn what_tideover_says_for_itself_is_answered_to_nobody() {
         );
         if feed == "MONITOR" {
             pair.proxy.client().call(&["SET", "k", "v"]);
-            let line = client.reply();
-            assert!(line.ends_with(b"\"SET\" \"k\" \"v\"\r\n"), "{line:?}");
+            // What is dialled meanwhile is seen as well.
+            while !client.reply().ends_with(b"\"SET\" \"k\" \"v\"\r\n") {}
         }
     }
 }

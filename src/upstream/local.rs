@@ -166,6 +166,7 @@ impl Local {
             self.worker().bell.notified().await;
             self.look();
             self.retire_if_down();
+            self.dial_spares(Instant::now());
             self.wake_waiters();
         }
     }

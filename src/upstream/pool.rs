@@ -1,8 +1,8 @@
 //! Dedicated connections that no session has: given back, or dialled ahead (spares), so that the next session need not wait for a dial.
 //!
 //! There are always spares for what sessions start with (the URL's identity in RESP2); for other keys while there is a lane for them, or once a
-//! session needed one, until nobody has for a minute. They are dialled when one is taken, when a lane comes up, and by the worker's tick, and only
-//! while CLOSED; one that fails says nothing of the upstream to anybody, for nobody waits for it, and is not tried again for a while.
+//! session needed one, until nobody has for a minute. They are dialled when all is well again, when one is taken, when a lane comes up, and by the
+//! worker's tick, and only while CLOSED; one that fails says nothing of the upstream to anybody, for nobody waits for it, and is not tried again for a while.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -206,8 +206,12 @@ impl Pool {
         self.idle.len()
     }
 
+    /// The generation has moved on. What could not be dialled before says nothing of now.
     pub(super) fn clear(&mut self) {
         self.idle.clear();
+        for wanted in &mut self.wanted {
+            wanted.not_before = wanted.at;
+        }
     }
 }
 
@@ -339,6 +343,9 @@ mod tests {
         pool.take(&key(0), Before::Anybody, now);
         assert_eq!(fill(&mut pool, now + ENDED_PAUSE), 0);
         assert_eq!(fill(&mut pool, now + FAILED_PAUSE), 1);
+        pool.failed(&key(0), now + FAILED_PAUSE);
+        pool.clear();
+        assert_eq!(fill(&mut pool, now + FAILED_PAUSE), SPARES, "after an outage");
     }
 
     #[test]

@@ -100,13 +100,18 @@ fn a_pop_that_was_blocked_upstream_goes_on_waiting_through_the_outage() {
     const TIMEOUT: Duration = Duration::from_secs(4);
     let mut redis = RedisServer::start(Durability::AppendOnly);
     let proxy = Tideover::healthy(&redis);
-    let began = Instant::now();
     let mut waiters = [proxy.client(), proxy.client().hello3()];
     let mut short = proxy.client();
+    let mut direct = redis.client();
+    // On a connection that is being dialled nobody knows for a while when the command got there.
+    support::wait_until(DEADLINE, "a spare for each", || {
+        let clients = String::from_utf8(direct.call(&["CLIENT", "LIST"])).unwrap();
+        clients.matches(" cmd=time ").count() >= 3
+    });
+    let began = Instant::now();
     waiters[0].send(&["BLPOP", "q", "0"]);
     waiters[1].send(&["BZPOPMIN", "z", "60"]);
     short.send(&["BRPOP", "nothing", &TIMEOUT.as_secs().to_string()]);
-    let mut direct = redis.client();
     support::wait_until(DEADLINE, "blocked clients", || {
         String::from_utf8(direct.call(&["INFO", "clients"]))
             .unwrap()
