@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use support::{DEADLINE, Durability, RedisServer, Settings, Tideover, error_text, integer};
+use support::{DEADLINE, Durability, RedisServer, Settings, Tideover, await_down, error_text, integer};
 
 const HEADER: &str = "X-Tideover: 1";
 
@@ -32,7 +32,7 @@ fn probes_answer_200_while_healthy_and_while_down() {
     let proxy = Tideover::healthy(&redis);
     assert_eq!((proxy.get("/livez").0, proxy.get("/readyz").0), (200, 200));
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     assert_eq!((proxy.get("/livez").0, proxy.get("/readyz").0), (200, 200));
 }
 
@@ -92,7 +92,7 @@ fn status_tells_of_the_outage_and_the_backlog() {
     let mut redis = RedisServer::start(Durability::AppendOnly);
     let proxy = Tideover::healthy(&redis);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     let mut client = proxy.client();
     for number in 0..10 {
         assert_eq!(client.call(&["SET", "k", &number.to_string()]), b"+OK\r\n");
@@ -154,7 +154,7 @@ fn metrics_have_their_documented_names() {
     let mut client = proxy.client();
     client.call(&["SET", "k", "v"]);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     client.call(&["GET", "k"]);
     client.call(&["SET", "k", "w"]);
     client.call(&["LPUSH", "k", "wrong type"]);
@@ -231,7 +231,7 @@ fn a_paused_queue_is_kept_and_reads_go_upstream_meanwhile() {
     redis.client().call(&["SET", "read", "me"]);
     let proxy = Tideover::healthy(&redis);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     let mut client = proxy.client();
     assert_eq!(client.call(&["RPUSH", "l", "a"]), b":1\r\n");
     assert!(proxy.run_cli(&["queue", "pause"]).status.success());
@@ -277,7 +277,7 @@ fn the_backlog_can_be_looked_at_exported_and_dropped() {
     let mut redis = RedisServer::start(Durability::AppendOnly);
     let proxy = Tideover::healthy(&redis);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     let mut client = proxy.client();
     assert_eq!(client.call(&["SET", "looked-at", "v"]), b"+OK\r\n");
     for verb in ["status", "peek", "export"] {
@@ -303,7 +303,7 @@ fn dead_letters_can_be_shown_retried_and_dropped() {
     redis.client().call(&["SET", "text", "v"]);
     let proxy = Tideover::healthy(&redis);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     let mut client = proxy.client();
     assert_eq!(client.call(&["RPUSH", "text", "x"]), b":1\r\n");
     assert_eq!(client.call(&["SADD", "text", "x"]), b":1\r\n");
@@ -339,7 +339,7 @@ fn a_dead_letter_is_put_back_once_whoever_asks_and_leaves() {
     let proxy = Tideover::start_with(&redis, &settings);
     proxy.wait_for_mode("healthy", DEADLINE);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     let mut client = proxy.client();
     for number in 0..LETTERS {
         client.send(&["RPUSH", "text", &number.to_string()]);
@@ -350,7 +350,7 @@ fn a_dead_letter_is_put_back_once_whoever_asks_and_leaves() {
     redis.restart();
     proxy.wait_for_recovery();
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     assert_eq!(proxy.dead_letters() as usize, LETTERS);
     let ask = || {
         let mut asker = TcpStream::connect(proxy.admin_address()).unwrap();
@@ -385,7 +385,7 @@ fn what_is_stored_is_the_owners_alone() {
     let mut redis = RedisServer::start(Durability::AppendOnly);
     let proxy = Tideover::healthy(&redis);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     assert_eq!(error_text(&proxy.client().call(&["SET", "k", "secret"])), None);
     let mut waiting = vec![proxy.data_dir()];
     let mut files = 0;

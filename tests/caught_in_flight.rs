@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use support::relay::{Relay, Verdict};
 use support::{
-    DEADLINE, Durability, RedisServer, Settings, Tideover, array, bulk, command, error_text, shown, wait_until,
+    DEADLINE, Durability, RedisServer, Settings, Tideover, array, await_down, bulk, command, error_text, shown,
+    wait_until,
 };
 
 /// The health owner asks every second: by then it has asked, and was answered, after the command.
@@ -131,7 +132,7 @@ fn a_transaction_begun_while_down_takes_no_session_elsewhere() {
     let proxy = Tideover::healthy(&redis);
     let mut client = proxy.client();
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     assert_eq!(client.call(&["MULTI"]), b"+OK\r\n");
     assert_eq!(client.call(&["SELECT", "1"]), b"+QUEUED\r\n");
     assert_eq!(client.call(&["SET", "k", "1"]), b"+QUEUED\r\n");
@@ -159,7 +160,7 @@ fn what_stands_behind_a_pop_that_outlived_an_outage_has_its_own_timeout() {
         sent_at.elapsed() > TIMEOUT
     });
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     redis.restart();
     proxy.wait_for_recovery();
     redis.client().call(&["RPUSH", "a", "job"]);

@@ -11,27 +11,11 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::load::{self, Load};
-use support::{Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, command, integer};
+use support::{
+    Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, await_down, integer, numbers, push,
+};
 
 const BACKLOG: usize = 500;
-
-fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
-    range.map(|number| number.to_string()).collect()
-}
-
-/// Pushes the numbers one by one; every one must be acknowledged.
-#[track_caller]
-fn push(client: &mut Client, range: std::ops::Range<usize>) {
-    let pipeline: Vec<u8> = numbers(range.clone())
-        .iter()
-        .flat_map(|number| command(&["RPUSH", "l", number]))
-        .collect();
-    client.send_raw(&pipeline);
-    for number in range {
-        let reply = client.reply();
-        assert!(integer(&reply) > 0, "{number} was not acknowledged");
-    }
-}
 
 #[track_caller]
 fn assert_list(redis: &RedisServer, expected: std::ops::Range<usize>) {
@@ -55,7 +39,7 @@ fn a_backlog_survives_kill_9_and_is_replayed_once() {
     proxy.wait_for_mode("healthy", DEADLINE);
     push(&mut proxy.client(), 0..10);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     push(&mut proxy.client(), 10..BACKLOG);
     proxy.kill();
     proxy.restart();
@@ -71,7 +55,7 @@ fn a_backlog_survives_kill_9_and_is_replayed_once() {
     proxy.restart();
     proxy.wait_for_recovery();
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     redis.restart();
     proxy.wait_for_recovery();
     assert_list(&redis, 0..BACKLOG + 10);
@@ -119,7 +103,7 @@ fn every_acknowledged_write_survives_kill_9_under_load() {
     let mut proxy = Tideover::start_with(&redis, &durable());
     proxy.wait_for_mode("healthy", DEADLINE);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     let load = Load::start(&proxy.address(), 4);
     load.wait_for_more(100);
     proxy.kill();
@@ -160,7 +144,7 @@ fn redis_killed_in_the_middle_of_replay_repeats_nothing() {
     let mut redis = RedisServer::start(Durability::AppendOnly);
     let proxy = Tideover::healthy(&redis);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     push(&mut proxy.client(), 0..MANY);
     for part in 0..3_i64 {
         redis.restart();
@@ -239,7 +223,7 @@ fn sigterm_during_an_outage_keeps_the_backlog() {
     let mut redis = RedisServer::start(Durability::AppendOnly);
     let mut proxy = Tideover::healthy(&redis);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     push(&mut proxy.client(), 0..BACKLOG);
     assert_eq!(proxy.terminate(DEADLINE).code(), Some(0));
     redis.restart();

@@ -11,7 +11,9 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use support::relay::command_reply;
-use support::{Client, DEADLINE, Durability, RedisServer, Relay, Settings, Tideover, Verdict, error_text, wait_until};
+use support::{
+    Client, DEADLINE, Durability, RedisServer, Relay, Settings, Tideover, Verdict, await_down, error_text, wait_until,
+};
 
 /// A Redis with a module, as far as tideover can tell.
 struct World {
@@ -186,7 +188,7 @@ fn a_real_redis_is_asked_again_after_a_recovery_and_a_module_command() {
     assert!(proxy.client().call(&["MODULE", "LOAD", "/nowhere"]).starts_with(b"-"));
     asked(2);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     redis.restart();
     proxy.wait_for_recovery();
     asked(3);

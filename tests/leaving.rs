@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use support::pair::{Pair, assert_same};
 use support::{
-    Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, bulk, command, error_text, integer, shown,
-    wait_until,
+    Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, await_down, bulk, command, error_text,
+    integer, shown, wait_until,
 };
 
 /// How long a client that left may be counted as blocked; at Redis it is one turn of its event loop, here two hops more.
@@ -140,7 +140,7 @@ fn a_session_that_told_its_id_outlives_an_outage() {
     let mut client = proxy.client();
     client.call(&["CLIENT", "ID"]);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     assert_eq!(client.call(&["GET", "k"]), b"$-1\r\n");
     redis.restart();
     proxy.wait_for_recovery();

@@ -11,7 +11,9 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::load::{self, Load, UNCERTAIN};
-use support::{DEADLINE, Durability, RedisServer, Settings, Tideover, array, bulk, command, error_text, shown};
+use support::{
+    DEADLINE, Durability, RedisServer, Settings, Tideover, array, await_down, bulk, command, error_text, shown,
+};
 
 /// Long enough for the health connection's PING, sent every second, to be as old as this within twice this.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -181,7 +183,7 @@ fn scripts_are_there_again_after_a_restart_of_redis() {
     client.call(&["SCRIPT", "LOAD", "return 'loaded'"]);
     client.call(&["EVAL", "return 'evaluated'", "0"]);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     redis.restart();
     proxy.wait_for_recovery();
     assert_eq!(client.call(&["EVALSHA", &loaded, "0"]), bulk("loaded"));

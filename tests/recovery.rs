@@ -10,40 +10,17 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Client, DEADLINE, Durability, RedisServer, Tideover, array, bulk, command, error_text, integer, shown};
+use support::{
+    Client, DEADLINE, Durability, RedisServer, Tideover, array, await_down, bulk, check, error_text, integer, push,
+};
 
 /// A proxy whose Redis has been killed, and which knows.
 fn down(durability: Durability) -> (RedisServer, Tideover) {
     let mut redis = RedisServer::start(durability);
     let proxy = Tideover::healthy(&redis);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     (redis, proxy)
-}
-
-#[track_caller]
-fn check(client: &mut Client, line: &str, expected: &[u8]) {
-    let args: Vec<&str> = line.split_whitespace().collect();
-    let reply = client.call(&args);
-    assert!(
-        reply == expected,
-        "{line}\n  expected {}\n  answered {}",
-        shown(expected),
-        shown(&reply)
-    );
-}
-
-#[track_caller]
-fn push(client: &mut Client, range: std::ops::Range<usize>) {
-    let pipeline: Vec<u8> = range
-        .clone()
-        .flat_map(|number| command(&["RPUSH", "l", &number.to_string()]))
-        .collect();
-    client.send_raw(&pipeline);
-    for number in range {
-        let reply = client.reply();
-        assert_eq!(error_text(&reply), None, "number {number}");
-    }
 }
 
 #[track_caller]
@@ -60,7 +37,7 @@ fn a_loading_redis_is_down_and_its_error_reaches_nobody() {
     let proxy = Tideover::healthy(&redis);
     let mut client = proxy.client();
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     check(&mut client, "SET before 1", b"+OK\r\n");
     // A millisecond for each key: two seconds of LOADING.
     redis.add_options(&[
@@ -146,7 +123,7 @@ fn records_that_can_never_be_applied_become_dead_letters_and_replay_goes_on() {
     let proxy = Tideover::healthy(&redis);
     check(&mut proxy.client(), "SET text v", b"+OK\r\n");
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     let mut client = proxy.client();
     check(&mut client, "SET first 1", b"+OK\r\n");
     check(&mut client, "RPUSH text x", b":1\r\n");
@@ -199,7 +176,7 @@ fn a_session_that_moves_between_outage_and_health_keeps_its_order() {
         assert!(number > begin);
         assert_list(&redis, number);
         redis.kill();
-        proxy.wait_for_mode("down", DEADLINE);
+        await_down(&proxy);
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::settings::Credentials;
 use super::shared::PasswordOwed;
+use super::small_file;
 
 /// Identities remembered.
 const KNOWN_MAX: usize = 1024;
@@ -187,16 +187,7 @@ impl Known {
             text.push_str(hash);
             text.push('\n');
         }
-        let temporary = self.path.with_extension("new");
-        let written = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
-            .and_then(|()| fs::rename(&temporary, &self.path));
-        if let Err(error) = written {
+        if let Err(error) = small_file::replace(&self.path, text.as_bytes()) {
             tracing::warn!(%error, "accepted credentials could not be remembered for the next start");
         }
     }

@@ -4,8 +4,7 @@
 //! The file: HELLO's reply in RESP2, a bulk string with lines of INFO, and the number of databases.
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -13,6 +12,7 @@ use redis_protocol::resp3::types::OwnedFrame;
 
 use super::dial::{Facts, field_text, value};
 use super::said::{Versions, hello_facts};
+use super::small_file;
 use crate::resp::reply::{Found, Scanner};
 use crate::resp::{Protocol, write};
 
@@ -54,16 +54,7 @@ impl LastSaid {
         if *kept == bytes {
             return;
         }
-        let temporary = self.path.with_extension("new");
-        let written = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .and_then(|mut file| file.write_all(&bytes))
-            .and_then(|()| fs::rename(&temporary, &self.path));
-        match written {
+        match small_file::replace(&self.path, &bytes) {
             Ok(()) => *kept = bytes,
             Err(error) => {
                 tracing::warn!(%error, "what the upstream says of itself could not be remembered for the next start");

@@ -24,6 +24,7 @@ mod said;
 pub mod scripts;
 pub mod settings;
 pub mod shared;
+mod small_file;
 mod speaker;
 pub mod stall;
 pub mod stats;

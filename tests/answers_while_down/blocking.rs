@@ -129,7 +129,7 @@ fn a_pop_that_was_blocked_upstream_goes_on_waiting_through_the_outage() {
     let before = pings();
     support::wait_until(DEADLINE, "two PINGs", || pings() >= before + 2);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     assert_eq!(short.reply(), b"*-1\r\n");
     assert!(began.elapsed() >= TIMEOUT, "after {:?}", began.elapsed());
     redis.restart();

@@ -61,7 +61,7 @@ fn credentials_that_redis_accepted_before_are_accepted_while_down() {
     let proxy = Tideover::healthy(&redis);
     check(&mut proxy.client(), "AUTH worker secret", b"+OK\r\n");
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     let mut client = proxy.client();
     check(&mut client, "AUTH worker secret", b"+OK\r\n");
     check(&mut client, "SET as-worker 1", b"+OK\r\n");
@@ -84,7 +84,7 @@ fn a_session_that_owes_a_password_journals_nothing_also_after_a_restart() {
     check(&mut client, "AUTH secret", b"+OK\r\n");
     check(&mut client, "SET k 2", b"+OK\r\n");
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     check(&mut proxy.client(), "SET k 3", owed);
     proxy.restart();
     proxy.wait_for_mode("down", DEADLINE);
@@ -187,7 +187,7 @@ fn only_credentials_that_redis_accepted_last_let_a_session_journal() {
         proxy.client().call(&["AUTH", "worker", "old"]) == b"+OK\r\n"
     });
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     proxy.restart();
     proxy.wait_for_mode("down", DEADLINE);
     for (user, password) in [("worker", "wrong"), ("stranger", "old"), ("default", "old")] {
@@ -213,7 +213,7 @@ fn only_credentials_that_redis_accepted_last_let_a_session_journal() {
         reply.starts_with(b"-WRONGPASS")
     });
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     let mut client = proxy.client();
     assert!(error_text(&client.call(&["AUTH", "worker", "old"])).is_some());
     check(&mut client, "SET k 2", owed);

@@ -17,7 +17,9 @@ mod transactions;
 use std::time::{Duration, Instant};
 
 use support::load::UNCERTAIN;
-use support::{Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, bulk, error_text, shown};
+use support::{
+    Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, await_down, bulk, check, error_text, shown,
+};
 
 /// A proxy whose Redis has been killed, and which knows.
 fn down() -> (RedisServer, Tideover) {
@@ -29,20 +31,8 @@ fn down_with(settings: &Settings) -> (RedisServer, Tideover) {
     let proxy = Tideover::start_with(&redis, settings);
     proxy.wait_for_mode("healthy", DEADLINE);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     (redis, proxy)
-}
-
-#[track_caller]
-fn check(client: &mut Client, line: &str, expected: &[u8]) {
-    let args: Vec<&str> = line.split_whitespace().collect();
-    let reply = client.call(&args);
-    assert!(
-        reply == expected,
-        "{line}\n  expected {}\n  answered {}",
-        shown(expected),
-        shown(&reply)
-    );
 }
 
 #[test]
@@ -287,7 +277,7 @@ fn an_id_is_provisional_only_until_its_backlog_is_gone() {
     redis.restart();
     proxy.wait_for_recovery();
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     check(&mut client, &format!("XACK s g {id}"), b":1\r\n");
 }
 
@@ -304,7 +294,7 @@ fn an_id_given_while_down_is_never_older_than_what_the_session_saw_before() {
     client.send_raw(&pipeline);
     (0..3).for_each(|_| drop(client.reply()));
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     check(&mut client, "XADD s * f v", &bulk("9999999999999-8"));
     check(&mut client, "XADD t * f v", &bulk("9999999999999-3"));
     check(&mut client, "XADD t 9999999999999-9 f v", &bulk("9999999999999-9"));

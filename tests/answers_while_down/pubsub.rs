@@ -13,7 +13,7 @@ fn subscribers_stay_connected_and_are_subscribed_again() {
         b"*3\r\n$9\r\nsubscribe\r\n$7\r\nchannel\r\n:1\r\n",
     );
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     let mut during = proxy.client().hello3();
     check(
         &mut during,
@@ -58,7 +58,7 @@ fn each_kind_of_subscription_is_made_and_given_up_while_down() {
             check(&mut before, line, said(word, name, count).as_bytes());
         }
         redis.kill();
-        proxy.wait_for_mode("down", DEADLINE);
+        await_down(&proxy);
         check(
             &mut before,
             "UNSUBSCRIBE dropped",

@@ -96,7 +96,7 @@ fn tracking_asked_for_while_down_begins_with_the_recovery() {
     assert_eq!(client.call(&["CLIENT", "TRACKINGINFO"]), off);
     // Nobody owes it anything any more.
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     check(&mut client, "PING", b"+PONG\r\n");
 }
 

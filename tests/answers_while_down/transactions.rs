@@ -42,7 +42,7 @@ fn a_transaction_begun_before_the_outage_is_not_applied_in_part() {
     check(&mut client, "MULTI", b"+OK\r\n");
     check(&mut client, "SET cut 1", b"+QUEUED\r\n");
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     check(&mut client, "SET cut 2", b"+QUEUED\r\n");
     let text = error_text(&client.call(&["EXEC"])).expect("a cut transaction is refused");
     assert!(text.starts_with("UNAVAILABLE ") && !text.contains(UNCERTAIN), "{text}");
@@ -90,7 +90,7 @@ fn what_is_watched_or_selected_or_wrong_is_said_and_nothing_of_it_is_journaled()
     let mut watching = proxy.client();
     check(&mut watching, "WATCH w", b"+OK\r\n");
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     let refused = |client: &mut Client, line: &str| {
         let text = error_text(&client.call(&line.split(' ').collect::<Vec<_>>())).expect(line);
         assert!(text.starts_with("UNAVAILABLE "), "{line}: {text}");

@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::check;
 use crate::support::relay::{Relay, Verdict};
-use crate::support::{DEADLINE, Durability, RedisServer, Tideover, bulk, error_text, integer};
+use crate::support::{Durability, RedisServer, Tideover, await_down, bulk, check, error_text, integer};
 
 /// A Redis whose clock is so far from ours, which is what counts when its TIME is looked at.
 fn check_skewed(skew_ms: i64) {
@@ -26,7 +25,7 @@ fn check_skewed(skew_ms: i64) {
     let proxy = Tideover::healthy(&place);
     relay.close();
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     let accepted_at = Instant::now();
     let mut client = proxy.client();
     let lines = [
@@ -85,7 +84,7 @@ fn what_redis_would_refuse_is_refused_and_not_journaled() {
         .map(|line| direct.call(&line.split(' ').collect::<Vec<_>>()))
         .collect();
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     let mut client = proxy.client();
     for (line, said) in lines.iter().zip(&said) {
         check(&mut client, line, said);

@@ -1,10 +1,11 @@
 //! §7: another server takes over, with all that was confirmed or without its tail.
 
 use crate::support::{
-    Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, bulk, error_text, integer, wait_until,
+    Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, bulk, check, error_text, integer, numbers,
+    push, wait_until,
 };
 use crate::way::Way;
-use crate::{SECOND, assert_list, check, letters, list, lose, numbers, push, slow};
+use crate::{SECOND, assert_list, letters, list, lose, slow};
 
 /// A master and its replica behind one address, each of the two ways of its own.
 struct Couple {

@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::support::{Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, bulk, command, wait_until};
+use crate::support::{
+    Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, bulk, check, command, numbers, push,
+    wait_until,
+};
 use crate::way::Way;
-use crate::{check, fence_status, list, metric, numbers, over, push};
+use crate::{fence_status, list, metric, over};
 
 /// The common hardening: no CLIENT KILL, CLIENT LIST, INFO, CONFIG.
 const HARDENED: [&str; 8] = ["--user", "default", "on", "nopass", "~*", "&*", "+@all", "-@dangerous"];

@@ -1,10 +1,11 @@
 //! A replay that cannot go on while Redis answers keeps no read away from it.
 
 use crate::support::{
-    Client, DEADLINE, Durability, RedisServer, Tideover, array, bulk, error_text, integer, shown, wait_until,
+    Client, DEADLINE, Durability, RedisServer, Tideover, array, await_down, bulk, check, error_text, integer, numbers,
+    push, shown, wait_until,
 };
 use crate::way::Way;
-use crate::{SECOND, assert_list, check, healthy, list, lose, numbers, over, push};
+use crate::{SECOND, assert_list, healthy, list, lose, over};
 
 /// What a client of a halted replay sees: `cause` is there while Redis cannot be reached, until `lift`.
 #[track_caller]
@@ -214,7 +215,7 @@ fn a_halt_in_mid_replay_goes_on_where_it_stopped_also_after_another_outage() {
         "reads see what is there"
     );
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     push(&mut client, SECOND..SECOND + 10);
     redis.restart();
     proxy.wait_for_recovery();

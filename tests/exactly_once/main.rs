@@ -76,9 +76,7 @@ mod halted;
 mod marker;
 mod way;
 
-use support::{
-    Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, command, integer, shown, wait_until,
-};
+use support::{DEADLINE, Durability, RedisServer, Settings, Tideover, array, await_down, numbers};
 use way::Way;
 
 /// Replays so slowly that a test can come in the middle: `SECOND` records take a second.
@@ -114,36 +112,14 @@ fn down(durability: Durability) -> (RedisServer, Tideover) {
     let mut redis = RedisServer::start(durability);
     let proxy = healthy(&redis);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     (redis, proxy)
 }
 
 /// Nobody reaches Redis any more, and the proxy knows.
 fn lose(way: &Way, proxy: &Tideover) {
     way.close();
-    let mut client = proxy.client();
-    wait_until(DEADLINE, "mode down", || {
-        client.call(&["GET", "x"]);
-        matches!(proxy.mode().as_str(), "down" | "probing")
-    });
-}
-
-fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
-    range.map(|number| number.to_string()).collect()
-}
-
-/// Pushes the numbers one by one; every one must be acknowledged.
-#[track_caller]
-fn push(client: &mut Client, range: std::ops::Range<usize>) {
-    let pipeline: Vec<u8> = numbers(range.clone())
-        .iter()
-        .flat_map(|number| command(&["RPUSH", "l", number]))
-        .collect();
-    client.send_raw(&pipeline);
-    for number in range {
-        let reply = client.reply();
-        assert!(integer(&reply) > 0, "{number} was not acknowledged");
-    }
+    await_down(proxy);
 }
 
 #[track_caller]
@@ -161,18 +137,6 @@ fn assert_list(redis: &RedisServer, expected: std::ops::Range<usize>) {
 /// The dead letters as a person sees them.
 fn letters(proxy: &Tideover) -> String {
     String::from_utf8_lossy(&proxy.run_cli(&["dead-letters", "list"]).stdout).into_owned()
-}
-
-#[track_caller]
-fn check(client: &mut Client, line: &str, expected: &[u8]) {
-    let args: Vec<&str> = line.split_whitespace().collect();
-    let reply = client.call(&args);
-    assert!(
-        reply == expected,
-        "{line}\n  expected {}\n  answered {}",
-        shown(expected),
-        shown(&reply)
-    );
 }
 
 /// What `/status` says of the fence.

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::support::{
-    Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, bulk, error_text, integer, wait_until,
+    Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, bulk, check, error_text, integer, numbers,
+    push, wait_until,
 };
 use crate::way::{Exec, Way};
-use crate::{SECOND, assert_list, check, down, letters, list, lose, numbers, over, push};
+use crate::{SECOND, assert_list, down, letters, list, lose, over};
 
 fn marker_key(redis: &RedisServer) -> String {
     array(&redis.client().call(&["KEYS", "tideover:*:replayed"])).remove(0)

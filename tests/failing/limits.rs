@@ -4,7 +4,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::support::load;
 use crate::support::{
-    Client, DEADLINE, Direction, Durability, RedisServer, Settings, Tideover, Wire, bulk, wait_until,
+    Client, DEADLINE, Direction, Durability, RedisServer, Settings, Tideover, Wire, await_down, bulk, wait_until,
 };
 use crate::{load_through, reasons};
 
@@ -16,7 +16,7 @@ fn a_redis_that_is_full_when_it_comes_back_is_down_until_it_has_room() {
     let proxy = Tideover::healthy(&place);
     let mut client = proxy.client();
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     assert_eq!(client.call(&["SET", "k", "v"]), b"+OK\r\n");
     wire.hold(&[Direction::ToRedis]);
     redis.add_options(&["--maxclients", "2"]);

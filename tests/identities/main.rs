@@ -12,7 +12,8 @@ mod support;
 
 use serde_json::json;
 use support::{
-    Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, bulk, error_text, shown, wait_until,
+    Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, await_down, bulk, check, error_text, shown,
+    wait_until,
 };
 
 const OK: &[u8] = b"+OK\r\n";
@@ -34,26 +35,9 @@ pub(crate) fn start_with_users(mut redis: RedisServer, users: &str) -> RedisServ
 }
 
 #[track_caller]
-pub(crate) fn check(client: &mut Client, line: &str, expected: &[u8]) {
-    let args: Vec<&str> = line.split_whitespace().collect();
-    let reply = client.call(&args);
-    assert!(
-        reply == expected,
-        "{line}\n  expected {}\n  answered {}",
-        shown(expected),
-        shown(&reply)
-    );
-}
-
-/// Kills Redis, and asks until tideover knows: an idle upstream is looked at once a second only.
-#[track_caller]
 pub(crate) fn take_down(redis: &mut RedisServer, proxy: &Tideover) {
     redis.kill();
-    let mut client = proxy.client();
-    wait_until(DEADLINE, "mode down", || {
-        client.call(&["GET", "absent"]);
-        matches!(proxy.mode().as_str(), "down" | "probing")
-    });
+    await_down(proxy);
 }
 
 /// How a client says who it is.

@@ -2,8 +2,10 @@
 
 use serde_json::json;
 
-use super::support::{DEADLINE, Durability, RedisServer, Settings, Tideover, bulk, error_text, shown, wait_until};
-use super::{OK, as_user, check, redis, start_with_users, take_down};
+use super::support::{
+    DEADLINE, Durability, RedisServer, Settings, Tideover, bulk, check, error_text, shown, wait_until,
+};
+use super::{OK, as_user, redis, start_with_users, take_down};
 
 fn without_rights(how: &str) -> RedisServer {
     let users = format!("user carol on >pw +@all ~* &* {how}\nuser default on nopass +@all ~* &*\n");

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::support::{
-    Client, DEADLINE, Durability, RedisServer, Tideover, Wire, array, bulk, error_text, shown, wait_until,
+    Client, DEADLINE, Durability, RedisServer, Tideover, Wire, array, await_down, bulk, error_text, shown, wait_until,
 };
 use super::{reasons, start, start_before};
 
@@ -16,7 +16,7 @@ const ACCEPTED: &str = "[[upstream.rule]]\ncommands = [\"XADD\"]\nkeys = [\"log\
 /// What a client does while Redis is down, and what Redis and the dead letters say afterwards.
 fn through_an_outage(redis: &mut RedisServer, proxy: &Tideover, outage: impl FnOnce(&mut Client)) -> Client {
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(proxy);
     outage(&mut proxy.client());
     redis.restart();
     proxy.wait_for_recovery();
@@ -132,7 +132,7 @@ fn rate(proxy: &Tideover, max: &str) {
 fn check_halfway(gone: Gone, between: u64, expected: &str, letters: &[&str]) {
     let (mut redis, mut proxy) = start(CREATE_ONLY);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     let mut client = proxy.client();
     ok(&mut client, "EXISTS session:1");
     ok(&mut client, "SET session:1 first");
@@ -143,12 +143,12 @@ fn check_halfway(gone: Gone, between: u64, expected: &str, letters: &[&str]) {
     rate(&proxy, &between.to_string());
     redis.restart();
     wait_until(DEADLINE, "half of the backlog", || proxy.backlog() < between / 2);
-    rate(&proxy, "1");
+    rate(&proxy, "4");
     assert_eq!(redis.client().call(&["GET", "session:1"]), bulk("first"));
     match gone {
         Gone::Redis => {
             redis.kill();
-            proxy.wait_for_mode("down", DEADLINE);
+            await_down(&proxy);
             rate(&proxy, "off");
             redis.restart();
         }
@@ -201,7 +201,7 @@ fn a_write_after_a_neutral_read_is_refused_where_the_rule_says_so_until_the_outa
     assert_eq!(direct.call(&["GET", "session:2"]), bulk("unread"));
     ok(&mut proxy.client(), "SET session:1 again");
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     ok(&mut proxy.client(), "SET session:1 next");
 }
 
@@ -243,7 +243,7 @@ fn a_key_that_others_touch_all_the_time_does_not_stop_guarded_records() {
     let (mut redis, proxy) = start(NEEDS_KEY);
     ok(&mut proxy.client(), "RPUSH l 0");
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     let mut client = proxy.client();
     for n in 1..300 {
         ok(&mut client, &format!("RPUSH l {n}"));

@@ -24,6 +24,7 @@ pub mod process;
 pub mod proxy;
 pub mod relay;
 pub mod server;
+pub mod steps;
 pub mod wire;
 
 use std::time::{Duration, Instant};
@@ -33,6 +34,7 @@ pub use port::Port;
 pub use proxy::{Settings, Tideover};
 pub use relay::{Relay, Verdict};
 pub use server::{Durability, RedisServer};
+pub use steps::{await_down, check, numbers, push};
 pub use wire::{Direction, Wire};
 
 /// How long a test waits for something that must happen; generous, since two cores may be shared by many.

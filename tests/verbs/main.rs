@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use support::{Client, DEADLINE, Durability, RedisServer, Settings, Tideover, bulk, integer, wait_until};
+use support::{Client, DEADLINE, Durability, RedisServer, Settings, Tideover, await_down, bulk, integer, wait_until};
 
 fn text(output: &Output) -> String {
     format!(
@@ -129,7 +129,7 @@ fn what_waits_for_its_user_is_shown_in_its_place_and_said_to_be_whose() {
     let mut bob = proxy.client();
     journal(&mut bob, &[&["AUTH", "bob", "word"]]);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     journal(&mut bob, &[&["SET", "first", "1"]]);
     journal(&mut proxy.client(), &[&["SET", "replayed", "1"]]);
     journal(&mut bob, &[&["SET", "second", "1"]]);
@@ -140,7 +140,7 @@ fn what_waits_for_its_user_is_shown_in_its_place_and_said_to_be_whose() {
         proxy.status()["queue"]["records"] == 2 && proxy.mode() == "healthy"
     });
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     journal(&mut proxy.client(), &[&["SET", "third", "1"]]);
 
     let running = ["peek", "export"].map(|verb| proxy.run_cli(&["queue", verb]));
@@ -166,7 +166,7 @@ fn what_waits_for_its_user_is_shown_in_its_place_and_said_to_be_whose() {
         2
     );
 
-    proxy.kill();
+    stop(&mut proxy);
     let at_rest = ["peek", "export"].map(|verb| stopped(&proxy, &["queue", verb]));
     assert_eq!(without_age(&text(&at_rest[0])), without_age(&lines));
     assert_eq!(text(&at_rest[1]), exported);
@@ -333,7 +333,7 @@ fn a_pause_without_a_backlog_keeps_nobody_from_a_redis_that_is_well() {
     assert_eq!(client.call(&["INCR", "n"]), b":1\r\n");
     // From the first write on there is one.
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     journal(&mut client, &[&["RPUSH", "l", "a"]]);
     redis.restart();
     wait_until(DEADLINE, "replay is halted", || {
@@ -382,7 +382,7 @@ fn a_stopped_ones_dead_letters_are_listed_shown_retried_and_dropped() {
     redis.client().call(&["SET", "text", "v"]);
     let mut proxy = Tideover::healthy(&redis);
     redis.kill();
-    proxy.wait_for_mode("down", DEADLINE);
+    await_down(&proxy);
     journal(
         &mut proxy.client(),
         &[

@@ -264,7 +264,8 @@ impl Model {
         settled && state.journal.is_empty() && !is_journaling(state.handover.generation())
     }
 
-    fn explore(&self, first: State) -> Outcome {
+    /// All states that can be reached, or those up to the first violation of a kind that is looked for.
+    fn explore(&self, first: State, wanted: Option<Violation>) -> Outcome {
         let mut outcome = Outcome::default();
         let mut known: HashMap<State, usize, BuildHasherDefault<Mixer>> = HashMap::default();
         let mut trace: Vec<(usize, Action)> = vec![(0, ("start", 0, 0))];
@@ -291,6 +292,9 @@ impl Model {
                         steps.push(action);
                         steps
                     });
+                    if wanted == Some(violation) {
+                        return outcome;
+                    }
                 }
                 let goes_on = matches!(
                     violation,
@@ -323,13 +327,13 @@ fn path(trace: &[(usize, Action)], mut index: usize) -> Vec<Action> {
     steps
 }
 
-fn explore(protocol: Protocol, sessions: &[usize], first: State) -> Outcome {
+fn explore(protocol: Protocol, sessions: &[usize], first: State, wanted: Option<Violation>) -> Outcome {
     let model = Model {
         protocol,
         sessions: sessions.to_vec(),
         generation_max: 4,
     };
-    let outcome = model.explore(first);
+    let outcome = model.explore(first, wanted);
     println!(
         "{protocol:?}, sessions {sessions:?}: {} states, {} steps",
         outcome.states, outcome.steps
@@ -343,7 +347,7 @@ fn explore(protocol: Protocol, sessions: &[usize], first: State) -> Outcome {
 #[test]
 fn no_interleaving_loses_overtakes_or_repeats_a_write() {
     let check = |sessions: &[usize], first| {
-        let outcome = explore(Protocol::Correct, sessions, first);
+        let outcome = explore(Protocol::Correct, sessions, first, None);
         assert!(outcome.violations.is_empty(), "{:?}", outcome.violations);
         assert!(outcome.states > 10_000, "the model must not have been cut short");
     };
@@ -354,7 +358,7 @@ fn no_interleaving_loses_overtakes_or_repeats_a_write() {
 #[test]
 fn each_rule_is_needed() {
     let check = |protocol, expected: Violation| {
-        let outcome = explore(protocol, &[0, 1], State::starting());
+        let outcome = explore(protocol, &[0, 1], State::starting(), Some(expected));
         assert!(
             outcome.violations.contains_key(&expected),
             "{protocol:?}: {:?}",
