@@ -80,7 +80,8 @@ pub(crate) enum Blow {
         before: Duration,
         after: Duration,
     },
-    /// As a cut, for the connections that are there: new ones are made at once.
+    /// As a cut, for the connections that are there: new ones are made at once. Shorter than clients may wait, since this wire acknowledges what
+    /// it holds: the kernel's `TCP_USER_TIMEOUT`, which ends such connections, does not see it.
     Stranded {
         which: Cut,
         held: Duration,
@@ -189,7 +190,7 @@ impl Blow {
             },
             2 | 3 => Self::Stranded {
                 which: Cut::draw(random),
-                held: ms(random, 2500, 6000),
+                held: ms(random, 2000, 3400),
             },
             _ => Self::Slow {
                 latency: ms(random, 5, 400),
