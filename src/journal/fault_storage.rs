@@ -43,6 +43,7 @@ pub(super) struct Disk {
     /// The next write writes this many bytes and fails.
     pub(super) fail_write_after: Option<usize>,
     pub(super) fail_sync: bool,
+    pub(super) fail_sync_dir: bool,
     pub(super) bytes_max: Option<usize>,
 }
 
@@ -76,6 +77,7 @@ impl Disk {
         self.is_locked = false;
         self.fail_write_after = None;
         self.fail_sync = false;
+        self.fail_sync_dir = false;
     }
 
     /// Nothing more fits.
@@ -181,7 +183,7 @@ impl Storage for FaultStorage {
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut disk = self.disk();
-        if std::mem::take(&mut disk.fail_sync) {
+        if std::mem::take(&mut disk.fail_sync) || std::mem::take(&mut disk.fail_sync_dir) {
             return Err(io::Error::other("sync of the directory failed"));
         }
         disk.durable = disk.live.clone();

@@ -24,6 +24,7 @@ enum Action {
     DropWaiting { part: u8 },
     FailWrite { after_bytes: u8 },
     FailSync,
+    FailSyncDir,
     Crash { seed: u64 },
 }
 
@@ -43,6 +44,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         2 => any::<u8>().prop_map(|part| Action::DropWaiting { part }),
         2 => any::<u8>().prop_map(|after_bytes| Action::FailWrite { after_bytes }),
         2 => Just(Action::FailSync),
+        1 => Just(Action::FailSyncDir),
         2 => any::<u64>().prop_map(|seed| Action::Crash { seed }),
     ];
     prop::collection::vec(action, 1..60)
@@ -173,6 +175,7 @@ impl Run {
                 self.storage.disk().fail_write_after = Some(usize::from(after_bytes));
             }
             Action::FailSync => self.storage.disk().fail_sync = true,
+            Action::FailSyncDir => self.storage.disk().fail_sync_dir = true,
             Action::Crash { seed } => self.crash(seed),
         }
         self.compare();

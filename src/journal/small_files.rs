@@ -82,6 +82,7 @@ pub(super) struct Checkpoints<F> {
     queue_id: QueueId,
     generation: u64,
     recent: Option<F>,
+    durable_seq: u64,
 }
 
 impl<F: StorageFile> Checkpoints<F> {
@@ -116,6 +117,7 @@ impl<F: StorageFile> Checkpoints<F> {
                 queue_id,
                 generation,
                 recent,
+                durable_seq: 0,
             },
             newest.map(|(_, checkpoint)| checkpoint),
             unreadable,
@@ -142,6 +144,8 @@ impl<F: StorageFile> Checkpoints<F> {
         checkpoint: &Checkpoint,
     ) -> io::Result<()> {
         self.generation += 1;
+        // After a rewind it may be this one already when the save fails.
+        self.durable_seq = self.durable_seq.min(checkpoint.seq);
         match replace(storage, CHECKPOINT, &self.encode(checkpoint)) {
             Err(error) if is_no_room(&error) => {
                 let Some(recent) = &mut self.recent else {
@@ -150,10 +154,17 @@ impl<F: StorageFile> Checkpoints<F> {
                 self.generation += 1;
                 let bytes = encode(&self.queue_id, self.generation, checkpoint);
                 recent.write_at(&bytes, 0)?;
-                recent.sync()
+                recent.sync()?;
             }
-            saved => saved,
+            saved => saved?,
         }
+        self.durable_seq = checkpoint.seq;
+        Ok(())
+    }
+
+    /// The checkpoint that the next opening finds is not before this one.
+    pub(super) fn durable_seq(&self) -> u64 {
+        self.durable_seq
     }
 
     /// Takes the place on disk that later checkpoints need. Without it they need a disk that is not full.

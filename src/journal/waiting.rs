@@ -47,8 +47,6 @@ pub(super) struct Waiting<F> {
     held: BTreeMap<u64, Held>,
     /// Records that the checkpoint has not passed, with their bytes: they stand in the backlog, too.
     ahead: BTreeMap<u64, u64>,
-    /// The checkpoint that was last made durable for an entry's sake.
-    durable_seq: u64,
     /// Records that left by being replayed, since this opening.
     replayed: u64,
 }
@@ -66,7 +64,6 @@ impl<F: StorageFile> Waiting<F> {
             log,
             held: BTreeMap::new(),
             ahead: BTreeMap::new(),
-            durable_seq: 0,
             replayed: 0,
         };
         let keys: Vec<u64> = this.log.seqs_after(0).collect();
@@ -233,9 +230,8 @@ impl<S: Storage> Journal<S> {
         if !self.waiting.is_passed(key, held) {
             return Ok(false);
         }
-        if held.last_seq > self.waiting.durable_seq {
+        if held.last_seq > self.checkpoints.durable_seq() {
             self.checkpoints.save_durably(&self.storage, &self.checkpoint)?;
-            self.waiting.durable_seq = self.checkpoint.seq;
         }
         self.waiting.log.drop_entries(&self.storage, &[key])?;
         if let Some(held) = self.waiting.held.remove(&key) {

@@ -183,6 +183,56 @@ fn retained_records_give_way_to_an_opening_on_a_full_disk() {
     assert_eq!(numbers(&mut journal), [4, 5, 6, 7]);
 }
 
+/// Two records, the backlog done, each an entry of its own. Returns their numbers.
+fn set_two_aside(journal: &mut Journal<FaultStorage>) -> [u64; 2] {
+    let records = all(journal);
+    for record in &records {
+        journal.set_aside(b"user", std::slice::from_ref(record)).unwrap();
+    }
+    journal.replayed(records[1].seq, &Mark::default(), 0).unwrap();
+    [records[0].seq, records[1].seq]
+}
+
+#[test]
+fn what_waited_and_went_is_not_backlog_again_after_a_power_cut() {
+    for fsync in [Fsync::Always, Fsync::EverySec, Fsync::No] {
+        let storage = FaultStorage::default();
+        let (mut journal, _) = open_with(&storage, settings(fsync));
+        put(&mut journal, 0..2);
+        journal.sync().unwrap();
+        // The checkpoint that was durable when entries went the first time is not any more the second time.
+        for _ in 0..2 {
+            journal.rewind(0).unwrap();
+            for key in set_two_aside(&mut journal) {
+                assert!(journal.drop_waiting(key).unwrap());
+            }
+        }
+        drop(journal);
+        storage.disk().crash(&mut |_| 0);
+        let (journal, _) = open_with(&storage, settings(fsync));
+        assert_eq!(journal.backlog_records(), 0, "{fsync:?}");
+    }
+}
+
+#[test]
+fn what_waited_and_went_is_not_backlog_again_after_a_rewind_that_failed() {
+    for fsync in [Fsync::Always, Fsync::EverySec, Fsync::No] {
+        let storage = FaultStorage::default();
+        let (mut journal, _) = open_with(&storage, settings(fsync));
+        put(&mut journal, 0..2);
+        journal.sync().unwrap();
+        let [first, second] = set_two_aside(&mut journal);
+        assert!(journal.drop_waiting(first).unwrap());
+        storage.disk().fail_sync_dir = true;
+        assert!(journal.rewind(0).is_err());
+        assert!(journal.drop_waiting(second).unwrap());
+        // The checkpoint of the failed rewind has its name.
+        kill(journal, &storage);
+        let (journal, _) = open_with(&storage, settings(fsync));
+        assert_eq!(journal.backlog_records(), 0, "{fsync:?}");
+    }
+}
+
 #[test]
 fn steps_of_the_clocks_change_neither_order_nor_count() {
     let storage = FaultStorage::default();
