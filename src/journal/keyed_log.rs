@@ -274,7 +274,8 @@ impl<F: StorageFile> KeyedLog<F> {
             places.push((seq, place));
         }
         if let Err(error) = file.write_at(&encoded, *end).and_then(|()| file.sync()) {
-            let _ = file.truncate(*end);
+            // Best effort, synced so that a power cut does not bring it back either.
+            let _ = file.truncate(*end).and_then(|()| file.sync());
             self.retire();
             return Err(error);
         }

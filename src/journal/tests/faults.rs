@@ -234,6 +234,23 @@ fn what_waited_and_went_is_not_backlog_again_after_a_rewind_that_failed() {
 }
 
 #[test]
+fn a_power_cut_does_not_bring_back_what_could_not_be_set_aside() {
+    let storage = FaultStorage::default();
+    let (mut journal, _) = open(&storage);
+    put(&mut journal, 0..2);
+    journal.sync().unwrap();
+    let records = all(&mut journal);
+    journal.set_aside(b"user", &records[..1]).unwrap();
+    // The write fails when all of it is on the disk.
+    storage.disk().fail_write_after = Some(usize::MAX);
+    assert!(journal.set_aside(b"user", &records[1..]).is_err());
+    drop(journal);
+    storage.disk().crash(&mut |most| most.min(1));
+    let (journal, _) = open(&storage);
+    assert_eq!(journal.status().waiting_records, 1);
+}
+
+#[test]
 fn steps_of_the_clocks_change_neither_order_nor_count() {
     let storage = FaultStorage::default();
     let (mut journal, _) = open(&storage);
