@@ -80,8 +80,8 @@ struct Run {
     has_rewound: bool,
     /// What stands aside, by number.
     aside: BTreeMap<u64, Aside>,
-    /// What a crash may bring there, or take from there.
-    doubtful: BTreeMap<u64, Aside>,
+    /// What a crash may bring there, or take from there, until the next write that succeeds.
+    doubtful: Vec<(u64, Aside)>,
     /// The last record of an entry that has gone.
     dropped_seq: u64,
 }
@@ -113,7 +113,7 @@ impl Run {
             appends: 0,
             has_rewound: false,
             aside: BTreeMap::new(),
-            doubtful: BTreeMap::new(),
+            doubtful: Vec::new(),
             dropped_seq: 0,
         }
     }
@@ -273,18 +273,21 @@ impl Run {
             return;
         };
         let done = self.journal().set_aside(&[name], &records);
-        let kept = match done {
-            Ok(()) => &mut self.aside,
-            Err(_) => &mut self.doubtful,
-        };
-        kept.extend(records.into_iter().map(|record| {
+        let records = records.into_iter().map(|record| {
             let aside = Aside {
                 key,
                 name: vec![name],
                 payload: record.payload.to_vec(),
             };
             (record.seq, aside)
-        }));
+        });
+        match done {
+            Ok(()) => {
+                self.doubtful.clear();
+                self.aside.extend(records);
+            }
+            Err(_) => self.doubtful.extend(records),
+        }
     }
 
     fn key_at(&self, part: u8) -> Option<u64> {
@@ -303,6 +306,7 @@ impl Run {
         let last_seq = of_entry.keys().next_back().copied().unwrap_or_default();
         match self.journal().drop_waiting(key) {
             Ok(true) => {
+                self.doubtful.clear();
                 self.aside.retain(|_, aside| aside.key != key);
                 if last_seq <= self.replayed_seq {
                     self.dropped_seq = self.dropped_seq.max(last_seq);
@@ -392,13 +396,15 @@ impl Run {
         );
         let aside = self.read_aside();
         for (seq, there) in &aside {
+            let is_doubtful = (self.doubtful.iter()).any(|(doubtful_seq, aside)| (doubtful_seq, aside) == (seq, there));
             assert!(
-                self.aside.get(seq) == Some(there) || self.doubtful.get(seq) == Some(there),
+                self.aside.get(seq) == Some(there) || is_doubtful,
                 "{seq} waits and should not"
             );
         }
-        for seq in self.aside.keys().filter(|seq| !self.doubtful.contains_key(seq)) {
-            assert!(aside.contains_key(seq), "{seq} waited and is lost");
+        for seq in self.aside.keys() {
+            let is_doubtful = self.doubtful.iter().any(|(doubtful_seq, _)| doubtful_seq == seq);
+            assert!(is_doubtful || aside.contains_key(seq), "{seq} waited and is lost");
         }
         self.aside = aside;
         self.doubtful.clear();
