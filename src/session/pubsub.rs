@@ -57,6 +57,7 @@ impl Task {
         self.session.subscriptions.borrow_mut().ask(name, &ask.request);
         self.session.local.worker().stats.routed(Route::Forwarded);
         link.push_bytes(ask.request.frame());
+        self.session.local.replace_spares();
         Routed::Done
     }
 

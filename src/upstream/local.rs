@@ -245,9 +245,13 @@ impl Local {
         let link = pooled.unwrap_or_else(|| self.dial(key, LinkKind::Dedicated));
         link.has_served.set(true);
         link.owner.replace(Some(owner));
-        // What the next session asks on one that is up cannot be overtaken by what is asked elsewhere afterwards.
-        self.dial_spares(now);
         link
+    }
+
+    /// Dials spares for those that were taken without waiting for the worker's tick: what the next session asks on one that is up cannot be
+    /// overtaken by what is asked elsewhere afterwards.
+    pub fn replace_spares(self: &Rc<Self>) {
+        self.dial_spares(Instant::now());
     }
 
     /// Takes a dedicated connection back whose session needs it no more and that carries no state but its key's.

@@ -1,7 +1,7 @@
 //! Dedicated connections that no session has: given back, or dialled ahead (spares), so that the next session need not wait for a dial.
 //!
 //! There are always spares for what sessions start with (the URL's identity in RESP2); for other keys while there is a lane for them, or once a
-//! session needed one, until nobody has for a minute. They are dialled when all is well again, when one is taken, when a lane comes up, and by the
+//! session needed one, until nobody has for a minute. They are dialled when all is well again, when a subscriber took one, when a lane comes up, and by the
 //! worker's tick, and only while CLOSED; one that fails says nothing of the upstream to anybody, for nobody waits for it, and is not tried again for a while.
 
 use std::rc::Rc;
