@@ -103,7 +103,11 @@ impl Pace {
         let rate = f64::from(rate_max.get());
         let since = now.saturating_sub(self.filled);
         self.filled = now;
-        self.tokens = (self.tokens + since.as_secs_f64() * rate).min(rate / 10.0);
+        let batch = rate / 10.0;
+        // What went at a higher rate is not paid for at this one.
+        self.tokens = (self.tokens + since.as_secs_f64() * rate)
+            .min(batch)
+            .max(-batch.max(1.0));
         let wait = if self.tokens < 0.0 {
             Duration::try_from_secs_f64(-self.tokens / rate).unwrap_or_default()
         } else {
@@ -131,6 +135,17 @@ fn fixed(earlier: (usize, Duration), later: (usize, Duration)) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_that_went_at_a_higher_rate_is_not_paid_for_at_a_lower_one() {
+        let mut pace = Pace::new();
+        let now = Duration::from_secs(1);
+        for _ in 0..3 {
+            pace.wait(40, NonZeroU32::new(400), now);
+        }
+        let wait = pace.wait(1, NonZeroU32::new(1), now);
+        assert!(wait <= Duration::from_secs(1), "{wait:?}");
+    }
 
     /// Commands per batch at which it settles, on an upstream that takes so many microseconds per batch and per command.
     fn settled(batch_us: u64, command_us: u64) -> usize {
