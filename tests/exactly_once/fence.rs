@@ -80,19 +80,25 @@ fn partition(way: &Way, proxy: &Tideover) -> Client {
     caught
 }
 
+/// Writes while down, lets replay catch up over a proven fence, and then what the partition kept.
+#[track_caller]
+fn assert_kept_bytes_never_run(redis: &RedisServer, way: &Way, proxy: &Tideover) {
+    let mut client = proxy.client();
+    check(&mut client, "SET k new", b"+OK\r\n");
+    push(&mut client, 0..10);
+    proxy.wait_for_recovery();
+    assert_eq!(fence_status(proxy), "proven");
+    way.release();
+    assert_no_old_behind(redis, 10);
+    check(&mut redis.client(), "GET k", &bulk("new"));
+}
+
 #[test]
 fn bytes_that_a_partition_kept_never_run_after_the_fence() {
     let redis = RedisServer::start(Durability::Memory);
     let (way, proxy, _caught) = partitioned(&redis);
     proxy.wait_for_mode("down", DEADLINE);
-    let mut client = proxy.client();
-    check(&mut client, "SET k new", b"+OK\r\n");
-    push(&mut client, 0..10);
-    proxy.wait_for_recovery();
-    assert_eq!(fence_status(&proxy), "proven");
-    way.release();
-    assert_no_old_behind(&redis, 10);
-    check(&mut redis.client(), "GET k", &bulk("new"));
+    assert_kept_bytes_never_run(&redis, &way, &proxy);
 }
 
 #[test]
@@ -101,14 +107,7 @@ fn bytes_that_a_partition_kept_of_an_earlier_process_never_run_after_the_fence()
     let (way, mut proxy, _caught) = partitioned(&redis);
     proxy.kill();
     proxy.restart();
-    let mut client = proxy.client();
-    check(&mut client, "SET k new", b"+OK\r\n");
-    push(&mut client, 0..10);
-    proxy.wait_for_recovery();
-    assert_eq!(fence_status(&proxy), "proven");
-    way.release();
-    assert_no_old_behind(&redis, 10);
-    check(&mut redis.client(), "GET k", &bulk("new"));
+    assert_kept_bytes_never_run(&redis, &way, &proxy);
 }
 
 #[test]
