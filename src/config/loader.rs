@@ -13,9 +13,11 @@ use toml::{Table, Value};
 use super::Secret;
 use super::address::{Credentials, ListenAddress, Place, UpstreamAddress, UpstreamUrl, UrlParts};
 use super::fault::{ConfigErrors, Fault, LoadError, shown};
-use super::raw::{Section, duration, parsed, text};
+use super::raw::{Section, duration, one_of, parsed, text};
 use super::rule;
-use super::sections::{HOUR, breaker_settings, limits, name, queue, replay, socket_address, timeouts, worker_count};
+use super::sections::{
+    HOUR, URING, breaker_settings, limits, name, queue, replay, socket_address, timeouts, worker_count,
+};
 use super::settings::{Settings, UpstreamSettings};
 use super::tls;
 use crate::telemetry;
@@ -188,6 +190,7 @@ impl Loader<'_> {
             default.shutdown_timeout,
             duration(Duration::ZERO, HOUR),
         );
+        let io_uring = top.get("io_uring", default.io_uring, one_of(&URING));
         let mut log = top.section("log");
         let format = log.optional("format", parsed::<telemetry::LogFormat>);
         let level = log.optional("level", parsed::<telemetry::LogLevel>);
@@ -210,6 +213,7 @@ impl Loader<'_> {
             admin,
             workers,
             shutdown_timeout,
+            io_uring,
             log,
             limits,
             upstreams,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{ListenAddress, Secret, UpstreamUrl};
 use crate::journal::Fsync;
 use crate::outage::rules::Rules;
+use crate::upstream::burst::Uring;
 use crate::upstream::settings::Timeouts;
 use crate::upstream::tls::ServerTls;
 use crate::{breaker, telemetry};
@@ -21,6 +22,7 @@ pub struct Settings {
     /// Nothing: as many as the cgroup's CPU limit.
     pub workers: Option<NonZeroUsize>,
     pub shutdown_timeout: Duration,
+    pub io_uring: Uring,
     pub log: telemetry::LogSettings,
     pub limits: LimitSettings,
     pub upstreams: Vec<UpstreamSettings>,
@@ -94,6 +96,7 @@ impl Default for Settings {
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 9122)),
             workers: None,
             shutdown_timeout: Duration::from_secs(10),
+            io_uring: Uring::Auto,
             log: telemetry::LogSettings::default(),
             limits: LimitSettings::default(),
             upstreams: vec![UpstreamSettings::default()],

@@ -85,7 +85,10 @@ async fn serve(settings: &Settings, metrics: telemetry::Metrics) -> Result<(), S
     let (opened, parts) = open::all(settings, workers_count)?;
     let mut workers = Vec::new();
     for (index, parts) in parts.into_iter().enumerate() {
-        workers.push(worker::start(index, parts).map_err(|error| format!("a worker cannot start: {error}"))?);
+        workers.push(
+            worker::start(index, settings.io_uring, parts)
+                .map_err(|error| format!("a worker cannot start: {error}"))?,
+        );
     }
     let workers = Rc::new(workers);
     let (mut served, mut views) = (Vec::new(), Vec::new());

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::journal::owner::OwnerHandle;
 use crate::session::{self, Appender};
+use crate::upstream::burst::Uring;
 use crate::upstream::io::{Reader, Writer, accept_tls, set_options, split_tcp, split_unix};
 use crate::upstream::local::{Local, Turn};
 use crate::upstream::shared::Shared;
@@ -97,7 +98,7 @@ impl Worker {
 ///
 /// # Errors
 /// Those of starting a thread or a runtime.
-pub fn start(index: usize, parts: Vec<Part>) -> io::Result<Worker> {
+pub fn start(index: usize, uring: Uring, parts: Vec<Part>) -> io::Result<Worker> {
     let (inbox, receiver) = mpsc::channel(NEW_CLIENTS_MAX);
     let owners: Vec<OwnerHandle> = parts.iter().map(|part| part.owner.clone()).collect();
     let is_ended = Arc::new(AtomicBool::new(false));
@@ -111,7 +112,7 @@ pub fn start(index: usize, parts: Vec<Part>) -> io::Result<Worker> {
     thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         match runtime() {
             Ok(runtime) => {
-                runtime.block_on(work(index, parts, receiver));
+                runtime.block_on(work(index, uring, parts, receiver));
                 // The resolver may be waiting for a name server on a thread of its own.
                 runtime.shutdown_background();
             }
@@ -136,8 +137,9 @@ fn stand_aside(index: usize, owners: &[OwnerHandle]) {
 /// Tasks run between two looks at the sockets: many, so that what one look brought is written together.
 const EVENT_INTERVAL: u32 = 256;
 
-async fn work(index: usize, parts: Vec<Part>, mut receiver: mpsc::Receiver<ToWorker>) {
-    let turn = Rc::new(Turn::default());
+async fn work(index: usize, uring: Uring, parts: Vec<Part>, mut receiver: mpsc::Receiver<ToWorker>) {
+    let turn = Rc::new(Turn::new(uring));
+    tokio::task::spawn_local(Rc::clone(&turn).flush_each_turn());
     let upstreams: Vec<(Rc<Appender>, Rc<session::Settings>)> = parts
         .into_iter()
         .map(|part| {

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::{RetryReason, Session};
 use crate::journal::owner::{Batch, OwnerHandle, Payloads, Settled};
 use crate::upstream::clock::{mono_ms, wall_ms};
-use crate::upstream::link::{InFlight, Recipient};
+use crate::upstream::link::{Flush, InFlight, Recipient};
 use crate::upstream::local::Local;
 use crate::upstream::stats;
 
@@ -277,9 +277,13 @@ impl Appender {
                 }
             }
         }
-        for ack in &batch.acks {
-            ack.session.flush();
+        let mut flushes: Vec<Rc<dyn Recipient>> = Vec::new();
+        for Ack { session, .. } in batch.acks {
+            if session.flush_wanted() == Flush::Wanted {
+                flushes.push(session);
+            }
         }
+        self.local.turn.flush(&mut flushes);
     }
 }
 

@@ -38,6 +38,7 @@ use std::time::{Duration, Instant};
 
 use crate::outage::rules::Rules;
 use crate::resp::scan;
+use crate::upstream::burst;
 use crate::upstream::io::Writer;
 use crate::upstream::link::{Flush, InFlight, Link, Piece};
 use crate::upstream::local::{Local, wake_after_others};
@@ -292,12 +293,7 @@ impl Session {
                     self.blocked.set(false);
                     return;
                 }
-                Ok(written) => {
-                    output.wrote(written);
-                    if let Some(waker) = self.room_waker.take() {
-                        wake_after_others(&waker);
-                    }
-                }
+                Ok(written) => self.wrote(&mut output, written),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     // What comes from one connection is not read beyond the bound; early replies of others may add to it.
                     if output.waiting_bytes() > self.settings.limits.reply_buffer_bytes_max * 2 {
@@ -313,6 +309,38 @@ impl Session {
                     self.wake();
                 }
             }
+        }
+    }
+
+    /// As [`Session::write`], but what is small may wait for the end of the turn, to go out with what others have.
+    fn write_by_and_by(self: &Rc<Self>) {
+        let may_wait = !self.blocked.get() && self.writer.plain_socket().is_some() && {
+            let mut output = self.output.borrow_mut();
+            burst::is_small(output.ready())
+        };
+        if !may_wait {
+            self.write();
+        } else if self.flush_wanted() == Flush::Wanted {
+            let session: Rc<Self> = Rc::clone(self);
+            self.local.turn.flush_later(session);
+        }
+    }
+
+    /// A session that streams to its dedicated connection may wait for room there.
+    fn go_on_streaming(&self) {
+        if self.dedicated.borrow().is_some()
+            && self.parked.get()
+            && let Some(waker) = self.waker.borrow().as_ref()
+        {
+            wake_after_others(waker);
+        }
+    }
+
+    /// The client's socket took these many bytes.
+    fn wrote(&self, output: &mut Output, bytes: usize) {
+        output.wrote(bytes);
+        if let Some(waker) = self.room_waker.take() {
+            wake_after_others(&waker);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What connections tell a session: replies, pushes, and what became of requests whose connection died.
 
+use std::io;
 use std::task::Waker;
 use std::time::Instant;
 
@@ -7,8 +8,8 @@ use super::output::Withdrawn;
 use super::subscriptions::Heard;
 use super::{Blocking, RetryReason, Session, command_name};
 use crate::upstream::again;
+use crate::upstream::burst::{Burst, Offer};
 use crate::upstream::link::{Fate, Flush, InFlight, LinkKind, Piece, Recipient};
-use crate::upstream::local::wake_after_others;
 use crate::upstream::stats;
 
 /// An out-of-band frame that comes in pieces is gathered up to this size, so that it can be told what it is.
@@ -191,12 +192,31 @@ impl Recipient for Session {
 
     fn flush(&self) {
         self.write();
-        if self.dedicated.borrow().is_some()
-            && self.parked.get()
-            && let Some(waker) = self.waker.borrow().as_ref()
-        {
-            wake_after_others(waker);
+        self.go_on_streaming();
+    }
+
+    fn offer(&self, burst: &mut Burst) -> Offer {
+        if self.blocked.get() || self.dead.get() {
+            return Offer::Declined;
         }
+        match self.writer.plain_socket() {
+            Some(socket) => burst.add(socket, self.output.borrow_mut().ready()),
+            None => Offer::Declined,
+        }
+    }
+
+    fn sent(&self, result: io::Result<usize>) {
+        let mut output = self.output.borrow_mut();
+        if let Ok(sent) = result {
+            self.wrote(&mut output, sent);
+        }
+        output.flush_wanted = false;
+        let is_all = output.ready().is_empty();
+        drop(output);
+        if !is_all {
+            self.write();
+        }
+        self.go_on_streaming();
     }
 
     fn has_room(&self, kind: LinkKind, waker: &Waker) -> bool {

@@ -161,7 +161,11 @@ impl Task {
             // What was routed now may have been a SUBSCRIBE.
             self.keep_fed(cx);
             self.invalidate_all();
-            self.session.write();
+            if self.closing == Closing::No && !self.end_of_input {
+                self.session.write_by_and_by();
+            } else {
+                self.session.write();
+            }
             if self.is_over() {
                 return Poll::Ready(());
             }

@@ -3,12 +3,13 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::{Sleep, sleep};
 
 use super::connections::Ticket;
 use super::dial::Role;
+use super::gather::{Decision, Gather};
 use super::io::{Reader, Writer};
 use super::link::{Fate, Flush, Link, LinkKind, LinkState, Piece, Recipient, Slot};
 use super::local::{Local, wake_after_others};
@@ -42,17 +43,20 @@ enum End {
 pub(super) async fn drive(link: Rc<Link>, local: Rc<Local>) {
     match open(&link, &local).await {
         Ok((dialled, ticket)) => {
+            let writer = Rc::new(dialled.writer);
+            link.out.borrow_mut().begin(Rc::clone(&writer));
             let mut driver = Driver {
                 link: Rc::clone(&link),
                 local: Rc::clone(&local),
                 replica: dialled.facts.role == Role::Replica,
                 reader: dialled.reader,
-                writer: dialled.writer,
+                writer,
                 scanner: Scanner::default(),
                 input: Vec::new(),
                 flushes: Vec::new(),
                 draining: None,
                 stall: None,
+                gather: Gather::default(),
             };
             stats::add(&local.worker().stats.connections, 1);
             let end = std::future::poll_fn(|cx| driver.poll(cx)).await;
@@ -71,7 +75,7 @@ struct Driver {
     /// Its READONLY is its ordinary answer, for it was a replica when we came.
     replica: bool,
     reader: Reader,
-    writer: Writer,
+    writer: Rc<Writer>,
     scanner: Scanner,
     /// The start of a header line whose rest has not come.
     input: Vec<u8>,
@@ -80,6 +84,7 @@ struct Driver {
     draining: Option<Pin<Box<Sleep>>>,
     /// A lane waits, or has waited, for a client that does not read.
     stall: Option<Stall>,
+    gather: Gather,
 }
 
 impl Driver {
@@ -91,8 +96,9 @@ impl Driver {
                 *waker = Some(cx.waker().clone());
             }
         }
-        if let Err(end) = self.write(cx) {
-            return Poll::Ready(end);
+        match self.decide() {
+            Decision::Write => self.write(cx),
+            Decision::Gather => self.let_others_run(cx),
         }
         if let Some(limit) = &mut self.draining
             && limit.as_mut().poll(cx).is_ready()
@@ -102,41 +108,48 @@ impl Driver {
         self.read(cx)
     }
 
+    fn decide(&mut self) -> Decision {
+        let link = &self.link;
+        if link.kind == LinkKind::Dedicated || link.state.get() != LinkState::Up || !link.out.borrow().has_unsent() {
+            self.gather.nothing_left();
+            return Decision::Write;
+        }
+        let unanswered = link.slots.borrow().len();
+        self.gather.decide(unanswered, Instant::now())
+    }
+
+    /// Comes again after the next look at the sockets. Until then nothing that is pushed needs to wake the driver.
+    fn let_others_run(&self, cx: &Context<'_>) {
+        std::thread::yield_now();
+        self.link.woken.set(true);
+        wake_after_others(cx.waker());
+    }
+
     /// Writes what has been pushed, in this generation only; starts draining when the link is to end.
-    fn write(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    fn write(&mut self, cx: &mut Context<'_>) {
         self.local.look();
         if self.link.state.get() == LinkState::Draining {
             if self.draining.is_none() {
                 self.writer.shutdown();
                 self.draining = Some(Box::pin(sleep(self.local.shared.target.hold_timeout.min(DRAIN_MAX))));
             }
-            return Ok(());
+            return;
         }
         let mut out = self.link.out.borrow_mut();
-        while !out.unsent().is_empty() {
-            match self.writer.poll_write(cx, out.unsent()) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(written)) => out.sent += written as u64,
-                // What the upstream said before it closed is still to be read: the reader tells the end.
-                Poll::Ready(Err(_)) => break,
-            }
-        }
-        // Errors, too, are the reader's to tell.
-        let _ = self.writer.poll_flush(cx);
+        // Where it is pending, the driver is woken.
+        let _ = out.poll_write(cx);
         let slots = self.link.slots.borrow();
         if slots.front().is_none_or(|slot| slot.len == 0) {
             // Of a streamed request nothing is kept, of those behind it everything.
             let kept = slots
                 .iter()
                 .find(|slot| slot.len > 0)
-                .map_or(out.sent, |slot| slot.start);
+                .map_or(out.sent(), |slot| slot.start);
             drop(slots);
-            let keep = kept.min(out.sent);
-            out.forget(keep);
+            out.forget(kept);
             drop(out);
             self.wake_owner_for_room();
         }
-        Ok(())
     }
 
     /// A session that streams waits for the buffer to drain.
@@ -190,9 +203,7 @@ impl Driver {
             }
             let taken = self.take(scratch.get(..read).unwrap_or_default());
             drop(scratch);
-            for recipient in self.flushes.drain(..) {
-                recipient.flush();
-            }
+            local.turn.flush(&mut self.flushes);
             if taken.is_err() {
                 return Poll::Ready(End::NotResp);
             }
@@ -275,12 +286,8 @@ impl Driver {
                     None => slot.recipient.reply(slot.seq, bytes, piece, slot.class),
                     Some(sign) => self.not_executed(&slot, sign),
                 };
-                let mut out = self.link.out.borrow_mut();
-                let keep = slot.start + u64::from(slot.len);
                 // Of a streamed request nothing is kept, and nothing follows it.
-                let keep = keep.max(out.base).min(out.sent);
-                out.forget(keep);
-                drop(out);
+                self.link.out.borrow_mut().forget(slot.start + u64::from(slot.len));
                 self.link.moved_on();
                 if flush == Flush::Wanted {
                     self.flushes.push(slot.recipient);
@@ -347,13 +354,14 @@ impl Driver {
                 End::ClosedByPeer | End::Broken | End::DrainedTooLong => Sign::Reset,
             });
         }
+        // What writes to the socket ends with it.
         let out = self.link.out.take();
         // What was never sent stands behind nothing.
         let fates: Vec<Fate> = slots
             .iter()
             .rev()
             .map(|slot| {
-                if slot.len > 0 && slot.start + u64::from(slot.len) > out.sent {
+                if slot.len > 0 && !out.is_sent(slot) {
                     Fate::Again
                 } else {
                     slot.recipient.judge(slot.class)
@@ -362,7 +370,7 @@ impl Driver {
             .collect();
         for (slot, fate) in slots.iter().zip(fates.iter().rev()) {
             // What was never sent is not lost.
-            if slot.len > 0 && slot.start + u64::from(slot.len) > out.sent {
+            if slot.len > 0 && !out.is_sent(slot) {
                 slot.recipient.taken_back(slot.seq, out.request(slot), slot.class);
                 continue;
             }

@@ -71,7 +71,7 @@ impl Link {
     fn is_silent(&self, now_us: u32) -> bool {
         let slots = self.slots.borrow();
         let Some(front) = slots.front() else { return false };
-        let is_sent = front.start + u64::from(front.len) <= self.out.borrow().sent;
+        let is_sent = self.out.borrow().is_sent(front);
         let is_old = |since_us: u32| now_us.wrapping_sub(since_us) >= SILENT_US;
         self.is_open()
             && !self.asked_beside.get()

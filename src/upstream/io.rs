@@ -1,6 +1,7 @@
 //! TCP, TLS and unix sockets behind one pair of types, split so that a reader and a writer can have different owners.
 
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -101,6 +102,16 @@ impl Writer {
         }
     }
 
+    /// The socket, if what is written to it goes out as it is.
+    #[must_use]
+    pub fn plain_socket(&self) -> Option<RawFd> {
+        match self {
+            Self::Tcp(half) => Some(half.as_ref().as_raw_fd()),
+            Self::Unix(half) => Some(half.as_ref().as_raw_fd()),
+            Self::Tls(_) => None,
+        }
+    }
+
     /// Hands the socket what a write has taken before and the socket has not.
     ///
     /// # Errors
@@ -138,7 +149,7 @@ impl Writer {
     }
 
     /// Half-closes: the peer reads an end of file behind what was written.
-    pub fn shutdown(&mut self) {
+    pub fn shutdown(&self) {
         let half = match self {
             Self::Tcp(half) => SockRef::from(half.as_ref()).shutdown(std::net::Shutdown::Write),
             Self::Tls(half) => return half.shutdown(),

@@ -8,7 +8,10 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
 
-use super::{own_request::OwnRequest, settings::Identity};
+use super::burst::{Burst, Offer};
+use super::outgoing::Outgoing;
+use super::own_request::OwnRequest;
+use super::settings::Identity;
 use crate::resp::Protocol;
 
 /// What an upstream connection is set up for.
@@ -84,6 +87,12 @@ pub trait Recipient {
     fn retired(&self) {}
     /// Writes what has been gathered.
     fn flush(&self);
+    /// Puts what has been gathered into a burst instead, if that is all there is to do; what became of it comes with [`Recipient::sent`].
+    fn offer(&self, _: &mut Burst) -> Offer {
+        Offer::Declined
+    }
+    /// So many bytes of what was offered are sent; or none, where there is an error.
+    fn sent(&self, _: std::io::Result<usize>) {}
     /// Whether more replies may be read for it; if not, the waker is woken when that may have changed.
     fn has_room(&self, kind: LinkKind, waker: &Waker) -> bool;
     /// It has not read for too long: it is closed, for others wait behind it.
@@ -147,50 +156,6 @@ pub enum Incoming {
     /// Bytes that are not frames (the replication stream behind SYNC): passed on as they come.
     Bytes,
 }
-
-/// Bytes towards the upstream: `base ≤ sent ≤ base + bytes.len()`; all before the oldest unanswered request may be forgotten.
-#[derive(Default)]
-pub(super) struct Outgoing {
-    pub(super) bytes: Vec<u8>,
-    pub(super) base: u64,
-    pub(super) sent: u64,
-}
-
-impl Outgoing {
-    pub(super) fn end(&self) -> u64 {
-        self.base + self.bytes.len() as u64
-    }
-
-    pub(super) fn unsent(&self) -> &[u8] {
-        self.bytes.get((self.sent - self.base) as usize..).unwrap_or_default()
-    }
-
-    /// What is kept of a request: nothing of a streamed one, which may start before everything that is kept.
-    pub(super) fn request(&self, slot: &Slot) -> &[u8] {
-        let start = slot.start.saturating_sub(self.base) as usize;
-        self.bytes.get(start..start + slot.len as usize).unwrap_or_default()
-    }
-
-    /// Forgets what stands before `keep`; moves bytes rarely.
-    pub(super) fn forget(&mut self, keep: u64) {
-        let done = (keep - self.base) as usize;
-        if done == self.bytes.len() {
-            self.base = keep;
-            self.bytes.clear();
-            self.bytes.shrink_to(OUTGOING_KEPT_BYTES);
-        } else if done > OUTGOING_MOVED_BYTES && done > self.bytes.len() / 2 {
-            self.bytes.drain(..done);
-            self.base = keep;
-        }
-    }
-}
-
-/// Capacity that an idle connection keeps.
-const OUTGOING_KEPT_BYTES: usize = 128 << 10;
-/// Answered bytes are moved out of the way only when there are this many.
-const OUTGOING_MOVED_BYTES: usize = 64 << 10;
-/// Unsent bytes of a dedicated connection above which its session stops reading.
-const OUTGOING_FULL_BYTES: usize = 256 << 10;
 
 /// The part of a connection that sessions push into. Its driver, a task of the same worker, owns the sockets.
 pub struct Link {
@@ -320,7 +285,7 @@ impl Link {
             class,
             watched,
         };
-        out.bytes.extend_from_slice(request);
+        out.push(request);
         self.slots.borrow_mut().push_back(slot);
         self.wake();
     }
@@ -342,7 +307,7 @@ impl Link {
 
     /// Queues bytes that are part of a streamed request, or draw no reply of their own.
     pub fn push_bytes(&self, bytes: &[u8]) {
-        self.out.borrow_mut().bytes.extend_from_slice(bytes);
+        self.out.borrow_mut().push(bytes);
         self.wake();
     }
 
@@ -355,7 +320,7 @@ impl Link {
     /// Whether a streaming session is to wait before it pushes more.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.out.borrow().unsent().len() > OUTGOING_FULL_BYTES
+        self.out.borrow().is_full()
     }
 
     /// From here on nothing that arrives is a reply to a request in flight.
@@ -371,6 +336,16 @@ impl Link {
     /// From here on what arrives is not RESP.
     pub fn set_raw(&self) {
         self.incoming.set(Incoming::Bytes);
+    }
+
+    /// Writes in mid-turn where there is enough to write. Not where the driver is to begin draining: what was not sent is dropped then.
+    #[inline]
+    pub(super) fn write_early(&self) {
+        let mut out = self.out.borrow_mut();
+        if out.is_early() && self.state.get() == LinkState::Up {
+            // What the socket does not take now is the driver's to write.
+            drop(out.try_write());
+        }
     }
 
     /// Lets the driver run: there is something to write, room to read, or nothing to live for.
@@ -433,15 +408,12 @@ impl Link {
             let (unsent, requests) = {
                 let mut out = self.out.borrow_mut();
                 let mut slots = self.slots.borrow_mut();
-                let sent = out.sent;
                 // A request sent in part cannot run: the connection ends in the middle of it.
                 // A streamed one is given up by its session; what of it went out may have been all.
-                let first_unsent =
-                    slots.partition_point(|slot| slot.len == 0 || slot.start + u64::from(slot.len) <= sent);
+                let first_unsent = slots.partition_point(|slot| slot.len == 0 || out.is_sent(slot));
                 let unsent: Vec<Slot> = slots.drain(first_unsent..).collect();
                 let requests: Vec<Vec<u8>> = unsent.iter().map(|slot| out.request(slot).to_vec()).collect();
-                let keep = (sent - out.base) as usize;
-                out.bytes.truncate(keep);
+                out.end_writing();
                 (unsent, requests)
             };
             self.owner.borrow().iter().for_each(|owner| owner.retired());

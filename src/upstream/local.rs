@@ -4,9 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::burst::{Burst, Uring};
 use super::driver;
 use super::link::{Link, LinkKey, LinkKind, LinkState, Recipient};
 use super::pool::{Before, Pool};
@@ -20,23 +21,81 @@ const SCRATCH_BYTES: usize = 64 << 10;
 /// Wait before a dial that follows a failed one.
 const DIAL_PAUSE: Duration = Duration::from_millis(20);
 
-/// What all tasks of a worker share: a read buffer, and a clock.
-#[derive(Debug)]
+/// What all tasks of a worker share: a read buffer, a way to write to many at once, and a clock.
 pub struct Turn {
     pub scratch: RefCell<Box<[u8]>>,
+    burst: RefCell<Burst>,
+    /// To be flushed at the end of the turn.
+    later: RefCell<Vec<Rc<dyn Recipient>>>,
+    flusher: RefCell<Option<Waker>>,
     epoch: Instant,
 }
 
-impl Default for Turn {
-    fn default() -> Self {
-        Self {
-            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
-            epoch: Instant::now(),
-        }
+impl std::fmt::Debug for Turn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Turn")
+            .field("burst", &self.burst)
+            .finish_non_exhaustive()
     }
 }
 
 impl Turn {
+    #[must_use]
+    pub fn new(uring: Uring) -> Self {
+        Self {
+            burst: RefCell::new(Burst::new(uring)),
+            later: RefCell::default(),
+            flusher: RefCell::default(),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            epoch: Instant::now(),
+        }
+    }
+
+    /// Flushes all: now where there are enough of them for a burst, else with those that come from elsewhere in this turn.
+    pub fn flush(&self, recipients: &mut Vec<Rc<dyn Recipient>>) {
+        let mut burst = self.burst.borrow_mut();
+        if !burst.is_open() || burst.is_for(recipients.len()) {
+            burst.flush(recipients);
+            return;
+        }
+        drop(burst);
+        for recipient in recipients.drain(..) {
+            self.flush_later(recipient);
+        }
+    }
+
+    /// Flushes a recipient at the end of the turn; at once where nothing is gained by waiting.
+    pub fn flush_later(&self, recipient: Rc<dyn Recipient>) {
+        if !self.burst.borrow().is_open() {
+            recipient.flush();
+            return;
+        }
+        let mut later = self.later.borrow_mut();
+        later.push(recipient);
+        if later.len() == 1
+            && let Some(flusher) = self.flusher.borrow().as_ref()
+        {
+            flusher.wake_by_ref();
+        }
+    }
+
+    /// Flushes those that wait for it, at the end of each turn. Never ends.
+    pub async fn flush_each_turn(self: Rc<Self>) {
+        std::future::poll_fn(|cx| {
+            let mut flusher = self.flusher.borrow_mut();
+            if !flusher.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+                *flusher = Some(cx.waker().clone());
+            }
+            drop(flusher);
+            let mut later = self.later.take();
+            self.burst.borrow_mut().flush(&mut later);
+            // With its capacity; nobody was added meanwhile.
+            self.later.replace(later);
+            Poll::Pending
+        })
+        .await
+    }
+
     /// Microseconds since the worker started; wraps after 71 minutes, so only differences mean something.
     #[inline]
     #[must_use]
@@ -158,6 +217,14 @@ impl Local {
             *kept = (version, self.shared.learned.get());
         }
         Arc::clone(&kept.1)
+    }
+
+    /// Writes to a lane in mid-turn where there is enough to write, if the generation is still its own.
+    #[inline]
+    pub fn write_early(&self, link: &Link) {
+        if link.generation == self.shared.generation() {
+            link.write_early();
+        }
     }
 
     /// Waits on the worker's bell: generation and mode changes reach the sessions that wait for them.

@@ -1,11 +1,13 @@
 //! The Redis behind us: dialling, lanes, dedicated connections, the connection file.
 
 mod admit;
+pub mod burst;
 pub mod clock;
 mod connect;
 pub mod connections;
 pub mod dial;
 mod driver;
+mod gather;
 pub mod health;
 mod held;
 pub mod hello;
@@ -16,6 +18,7 @@ pub mod learn;
 pub mod link;
 pub mod local;
 mod opening;
+mod outgoing;
 pub mod own_request;
 mod pool;
 mod proof;

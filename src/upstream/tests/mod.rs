@@ -14,6 +14,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
+use super::burst::Uring;
 use super::connections::ConnectionFile;
 use super::known::Known;
 use super::link::{Fate, Flush, InFlight, Link, LinkKey, LinkKind, LinkState, Piece, Recipient, Watched};
@@ -151,7 +152,7 @@ impl World {
         let confirm = Rc::clone(&confirmed);
         let confirm: Box<dyn Fn(u64)> = Box::new(move |generation| confirm.set(generation));
         Self {
-            local: Local::new(shared, 0, Rc::new(Turn::default()), confirm),
+            local: Local::new(shared, 0, Rc::new(Turn::new(Uring::Off)), confirm),
             listener,
             generation,
             confirmed,
