@@ -152,7 +152,7 @@ impl Tideover {
             "{} from {clients} clients, {depth} at once: {calls} calls to the allocator for {ROUND_REQUESTS} requests",
             words.collect::<Vec<_>>().join(" ")
         );
-        println!("{what}");
+        eprintln!("{what}");
         assert!(calls <= calls_max, "{what}, more than {calls_max}");
     }
 }

@@ -1,6 +1,6 @@
 //! Framing: where requests and replies end.
 
-use divan::counter::{BytesCount, ItemsCount};
+use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use tideover::resp::{reply, scan, write};
 
@@ -24,7 +24,6 @@ fn requests(bencher: Bencher<'_, '_>, line: &str, count: usize) {
     let mut scanner = scan::Scanner::default();
     bencher
         .counter(ItemsCount::new(count))
-        .counter(BytesCount::of_slice(&input))
         .bench_local(|| scan_requests(&mut scanner, black_box(&input), &limits));
 }
 
@@ -53,16 +52,13 @@ fn request_get_byte_by_byte(bencher: Bencher<'_, '_>) {
     let input = request.as_request().frame();
     let limits = scan::Limits::default();
     let mut scanner = scan::Scanner::default();
-    bencher
-        .counter(ItemsCount::new(1_usize))
-        .counter(BytesCount::of_slice(input))
-        .bench_local(|| {
-            let mut found = scan::Scan::Incomplete;
-            for arrived in 1..=input.len() {
-                found = scanner.scan(black_box(&input[..arrived]), &limits).unwrap();
-            }
-            assert_eq!(found, scan::Scan::Request { len: input.len() });
-        });
+    bencher.counter(ItemsCount::new(1_usize)).bench_local(|| {
+        let mut found = scan::Scan::Incomplete;
+        for arrived in 1..=input.len() {
+            found = scanner.scan(black_box(&input[..arrived]), &limits).unwrap();
+        }
+        assert_eq!(found, scan::Scan::Request { len: input.len() });
+    });
 }
 
 /// Scans all replies in `input`, which arrives in pieces of at most `piece` bytes.
@@ -88,13 +84,10 @@ fn scan_replies(scanner: &mut reply::Scanner, input: &[u8], piece: usize) -> usi
 
 fn replies(bencher: Bencher<'_, '_>, input: &[u8], count: usize, piece: usize) {
     let mut scanner = reply::Scanner::default();
-    bencher
-        .counter(ItemsCount::new(count))
-        .counter(BytesCount::of_slice(input))
-        .bench_local(|| {
-            let found = scan_replies(&mut scanner, black_box(input), piece);
-            assert_eq!(found, count);
-        });
+    bencher.counter(ItemsCount::new(count)).bench_local(|| {
+        let found = scan_replies(&mut scanner, black_box(input), piece);
+        assert_eq!(found, count);
+    });
 }
 
 fn bulks(count: usize, bytes: usize) -> Vec<u8> {
