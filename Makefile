@@ -5,7 +5,7 @@ CARGO ?= cargo
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 60
 
-.PHONY: test check fuzz soak bench outages flapping blackhole demo redis peers
+.PHONY: test check fuzz soak bench micro outages flapping blackhole demo redis peers
 
 test: redis
 	$(CARGO) test
@@ -33,6 +33,10 @@ soak: redis
 bench: redis peers
 	$(CARGO) build --release
 	./benches/bench
+
+# What the parts of a request's path cost. FILTER picks benchmarks by name.
+micro:
+	$(CARGO) bench --bench micro -- $(FILTER)
 
 outages: redis
 	$(CARGO) build --release

@@ -31,7 +31,8 @@ pub fn guarded<'a>(
     if care.needs_key == NeedsKey::Yes && can_need_key(spec.id) {
         return Guarded::One(effect, Guard::NeedsKey);
     }
-    if !writes_whole_value(spec.id) {
+    // Where no rule asks, nobody looks the keys up.
+    if care.after_neutral_read == AfterNeutralRead::Overwrite || !writes_whole_value(spec.id) {
         return Guarded::One(effect, Guard::None);
     }
     let mut keys: Vec<&[u8]> = Vec::new();
