@@ -22,6 +22,12 @@ DESCRIPTORS_OF_ITS_OWN = 200
 
 
 @dataclass(frozen=True)
+class Redis:
+    port: int
+    process: int
+
+
+@dataclass(frozen=True)
 class Target:
     """A way to Redis. `process` is the proxy's id, None where there is no proxy; `admin_port` is tideover's alone."""
 
@@ -98,11 +104,15 @@ def answers(port: int) -> bool:
         return False
 
 
-def start_redis(processes: Processes, port: int | None = None, extra: tuple[str, ...] = ()) -> Target:
+def start_redis(processes: Processes, port: int | None = None, extra: tuple[str, ...] = ()) -> Redis:
     """A server without persistence, unless `extra` (words of its command line) asks for it."""
     port = port or free_port()
     words = ["--port", port, "--bind", "127.0.0.1", "--dir", processes.directory, "--tcp-backlog", 4096, "--save", "", *extra]
-    return Target(DIRECT, port, processes.start([program("redis-server"), *words], port))
+    return Redis(port, processes.start([program("redis-server"), *words], port))
+
+
+def direct(redis: Redis) -> Target:
+    return Target(DIRECT, redis.port, None)
 
 
 def start_tideover(processes: Processes, redis_port: int, top: str = "", upstream: str = "") -> Target:
