@@ -8,6 +8,7 @@ use crate::drive::{Clock, Game, Start};
 use crate::failure::Failure;
 use crate::poll::Poll;
 use crate::requests::Requests;
+use crate::sources::Sources;
 use crate::tally::Tally;
 
 const RECEIVED_BYTES_MAX: usize = 256 * 1024;
@@ -31,6 +32,7 @@ struct Client {
 #[derive(Debug)]
 pub(crate) struct Asks {
     address: SocketAddr,
+    sources: Sources,
     requests: Requests,
     stay: Stay,
     clients: Vec<Client>,
@@ -57,6 +59,7 @@ impl Asks {
         };
         Ok(Self {
             address,
+            sources: Sources::new(),
             requests,
             stay,
             clients: (0..clients).map(client).collect::<Result<_, _>>()?,
@@ -84,7 +87,7 @@ impl Game for Asks {
         client.intended_ns = intended_ns;
         let connection = match client.connection.take() {
             Some(connection) => connection,
-            None => Connection::knock(self.address, token, &self.poll)?,
+            None => Connection::knock(self.address, &mut self.sources, token, &self.poll)?,
         };
         let connection = client.connection.insert(connection);
         let (which, bytes) = self.requests.next();

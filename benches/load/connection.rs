@@ -8,6 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::failure::Failure;
 use crate::poll::{Interest, Poll};
+use crate::sources::Sources;
 
 const SET_UP_TIMEOUT: Duration = Duration::from_secs(20);
 const SHOWN_BYTES_MAX: usize = 100;
@@ -45,11 +46,26 @@ impl Connection {
     }
 
     /// On its way: what is sent meanwhile waits until it is there.
-    pub(crate) fn knock(address: SocketAddr, token: usize, poll: &Poll) -> Result<Self, Failure> {
+    pub(crate) fn knock(
+        address: SocketAddr,
+        sources: &mut Sources,
+        token: usize,
+        poll: &Poll,
+    ) -> Result<Self, Failure> {
         let doing = Failure::io::<std::io::Error>;
         let socket =
             Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), Some(Protocol::TCP)).map_err(doing("connecting"))?;
         socket.set_tcp_nodelay(true).map_err(doing("connecting"))?;
+        // What is left of an earlier connection from there does no harm.
+        socket.set_reuse_address(true).map_err(doing("connecting"))?;
+        while let Err(error) = socket.bind(&sources.next().into()) {
+            if error.kind() != ErrorKind::AddrInUse {
+                return Err(Failure::Io {
+                    doing: "connecting",
+                    source: error,
+                });
+            }
+        }
         match socket.connect(&address.into()) {
             Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
                 Err(Failure::Io {

@@ -17,6 +17,7 @@ mod ping_pong;
 mod poll;
 mod requests;
 mod schedule;
+mod sources;
 mod tally;
 
 use std::io::{Read, Write};

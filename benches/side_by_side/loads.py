@@ -32,6 +32,10 @@ class Run:
     rss_with_clients_bytes: int | None = None
 
 
+class RunFailed(Exception):
+    """An error, a wrong reply or none came through the target: its numbers would be worth nothing."""
+
+
 def load_binary() -> pathlib.Path:
     """Builds the load generator, unless TIDEOVER_BENCH_LOAD names one."""
     if named := os.environ.get("TIDEOVER_BENCH_LOAD"):
@@ -55,13 +59,16 @@ def run_redis_benchmark(redis: Redis, target: Target, workload: Workload, reques
     sizes = ["-c", workload.clients, "-P", workload.pipeline, "-d", workload.value_bytes, "-r", workload.keys, "-n", requests]
     words = ["redis-benchmark", "-p", target.port, "-t", workload.redis_benchmark, *sizes, "--csv"]
     watch = Watch(redis=redis.process, proxy=target.process)
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=RUN_DEADLINE_S)
+    try:
+        done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=RUN_DEADLINE_S)
+    except subprocess.TimeoutExpired as expired:
+        raise RunFailed(str(expired)) from expired
     cpu = watch.used_s()
     # nutcracker refuses CONFIG GET, about which redis-benchmark warns on the lines before the table.
     lines = done.stdout.splitlines()
     header = next((at for at, line in enumerate(lines) if line.startswith('"test"')), None)
     if done.returncode != 0 or header is None:
-        raise SystemExit(f"redis-benchmark failed: {done.stdout}{done.stderr}")
+        raise RunFailed(f"redis-benchmark: {done.stdout}{done.stderr}")
     row = next(csv.DictReader(io.StringIO("\n".join(lines[header:]))))
     return Run(float(row["rps"]), cpu["redis"] / requests * 1e6, cpu["proxy"] / requests * 1e6)
 
@@ -80,8 +87,9 @@ def run_load(
         line = process.stdout.readline()
         cpu, rss = watch.used_s(), rss_bytes(target.process)
         process.stdin.close()
+        # It ends by itself: its own deadlines are shorter.
         if process.wait(timeout=RUN_DEADLINE_S) != 0 or not line:
-            raise SystemExit(f"the load generator failed on {workload.name} through {target.name}")
+            raise RunFailed(f"exit code {process.returncode}")
     finally:
         if process.poll() is None:
             process.kill()

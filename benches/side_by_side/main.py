@@ -17,8 +17,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from . import report
-from .loads import Run, fill, load_binary, run_load, run_redis_benchmark
-from .measuring import forget_rss_peak, rss_bytes, rss_peak_bytes
+from .loads import Run, RunFailed, fill, load_binary, run_load, run_redis_benchmark
+from .measuring import rss_bytes, rss_peak_bytes
 from .targets import DIRECT, ROOT, STARTERS, Processes, Redis, Target, direct, installed, raise_descriptor_limit, start_redis
 from .workloads import WORKLOADS, Workload
 
@@ -67,11 +67,21 @@ def turns(targets: list[Target]) -> Iterator[tuple[int, Target]]:
 
 
 def in_turn(what: str, targets: list[Target], run: Callable[[Target], Run]) -> dict[str, list[Run]]:
-    """All rounds of one measurement: runs by target, in the order of the rounds."""
+    """All rounds of one measurement: runs by target, in the order of the rounds. A peer that fails is left out; we may not fail."""
     runs: dict[str, list[Run]] = {target.name: [] for target in targets}
     for number, target in turns(targets):
-        runs[target.name].append(run(target))
-        print(f"{what}, round {number}: {target.name} {runs[target.name][-1].per_second:.0f}/s", flush=True)
+        if target.name not in runs:
+            continue
+        try:
+            runs[target.name].append(run(target))
+        except RunFailed as failure:
+            message = f"{what}, round {number}: {target.name} failed: {failure}"
+            if target.name in (DIRECT, "tideover"):
+                raise SystemExit(message) from failure
+            print(message, flush=True)
+            del runs[target.name]
+        else:
+            print(f"{what}, round {number}: {target.name} {runs[target.name][-1].per_second:.0f}/s", flush=True)
     return runs
 
 
@@ -97,17 +107,16 @@ def measure_throughput(binary: pathlib.Path, redis: Redis, targets: list[Target]
     return in_turn(workload.name, targets, lambda target: run_redis_benchmark(redis, target, workload, requests))
 
 
-def measure(binary: pathlib.Path, redis: Redis, all_targets: list[Target], workload: Workload) -> dict:
+def measure(binary: pathlib.Path, redis: Redis, targets: list[Target], workload: Workload) -> dict:
     """{"rate", "targets": {name: row}, "runs": …}; a row has the medians, and what `report` shows of them."""
-    targets = [target for target in all_targets if target.name not in workload.cannot]
     fill(binary, redis, workload)
-    for target in targets:
-        forget_rss_peak(target.process)
     throughput = measure_throughput(binary, redis, targets, workload)
+    targets = [target for target in targets if target.name in throughput]
     rate = fixed_rate(throughput)
     paced = in_turn(
         f"{workload.name} at {rate:.0f}/s", targets, lambda target: run_load(binary, redis, target, workload, SECONDS_PER_RUN, rate)
     )
+    targets = [target for target in targets if target.name in paced]
     rows = {}
     for target in targets:
         fast, at_rate = medians(throughput[target.name]), medians(paced[target.name])
@@ -136,8 +145,12 @@ def main() -> None:
     results = {}
     with tempfile.TemporaryDirectory() as directory, Processes(pathlib.Path(directory)) as processes:
         redis = start_redis(processes)
-        targets = [direct(redis), *(STARTERS[name](processes, redis.port) for name in names if name != DIRECT)]
         for workload in workloads:
+            # New proxies for each, whose memory is then that workload's and not the largest so far.
+            starters = [STARTERS[name] for name in names if name != DIRECT and name not in workload.cannot]
+            targets = [direct(redis), *(start(processes, redis.port) for start in starters)]
             results[workload.name] = measure(binary, redis, targets, workload)
+            for target in targets[1:]:
+                processes.stop(target.process)
     document = {"rounds": ROUNDS, "seconds_per_run": SECONDS_PER_RUN, "targets": names, "results": results}
     report.write(document, ROOT / "target", os.environ.get("PLOT"))

@@ -107,7 +107,9 @@ def answers(port: int) -> bool:
 def start_redis(processes: Processes, port: int | None = None, extra: tuple[str, ...] = ()) -> Redis:
     """A server without persistence, unless `extra` (words of its command line) asks for it."""
     port = port or free_port()
-    words = ["--port", port, "--bind", "127.0.0.1", "--dir", processes.directory, "--tcp-backlog", 4096, "--save", "", *extra]
+    words = ["--port", port, "--bind", "127.0.0.1", "--dir", processes.directory, "--tcp-backlog", 4096, "--save", ""]
+    # It would refuse all of 127.0.0.0/8 but 127.0.0.1; who is bound to that is reached from nowhere else.
+    words += ["--protected-mode", "no", *extra]
     return Redis(port, processes.start([program("redis-server"), *words], port))
 
 
