@@ -30,6 +30,7 @@ soak: redis
 	./tests/soak/many
 	./tests/soak/caught
 
+# ROUNDS, SECONDS_PER_RUN, TARGETS and WORKLOADS say how much; PLOT=benches/results.svg keeps the plot.
 bench: redis peers
 	$(CARGO) build --release
 	./benches/bench

@@ -40,7 +40,7 @@ def load_binary() -> pathlib.Path:
     """Builds the load generator, unless TIDEOVER_BENCH_LOAD names one."""
     if named := os.environ.get("TIDEOVER_BENCH_LOAD"):
         return pathlib.Path(named).resolve()
-    command = [os.environ.get("CARGO", "cargo"), "build", "--release", "--bench", "load", "--message-format", "json"]
+    command = [os.environ.get("CARGO", "cargo"), "build", "--profile", "load", "--bench", "load", "--message-format", "json"]
     built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     artifacts = [json.loads(line) for line in built.stdout.splitlines() if line.startswith("{")]
     return next(pathlib.Path(one["executable"]) for one in artifacts if one.get("executable") and one["target"]["name"] == "load")

@@ -11,6 +11,7 @@ from .targets import DIRECT
 # Mid tones, which stand out from a light and from a dark page.
 INK = "#768390"
 FAINT = "#76839055"
+ON_BARS = "#0d1117"
 COLORS = {DIRECT: INK, "tideover": "#2f81f7", "haproxy": "#d29922", "nutcracker": "#a371f7"}
 WIDTH, MARGIN = 960, 12
 LABELS_WIDTH = 130
@@ -18,7 +19,8 @@ BARS_LEFT, BARS_WIDTH = MARGIN + LABELS_WIDTH, 420
 DOTS_LEFT, DOTS_WIDTH = 620, WIDTH - 620 - 2 * MARGIN
 TOP, BOTTOM = 74, 34
 BAR_HEIGHT, GROUP_GAP = 11, 9
-RATIO_TICKS = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0]
+NUMBER_WIDTH = 30
+RATIO_TICKS = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
 RATIO_MAX = 2.0
 
 
@@ -83,13 +85,17 @@ def axes(ratios: Ratios, latencies: Latencies, bottom: float) -> Iterator[str]:
 def bars(result: dict, proxies: list[str], y: float, ratios: Ratios) -> Iterator[str]:
     for number, name in enumerate(proxies):
         top, row = y + number * BAR_HEIGHT, result["targets"].get(name)
-        baseline = top + BAR_HEIGHT - 2
+        baseline = top + BAR_HEIGHT - 2.5
         if row is None:
-            yield text(BARS_LEFT + 4, baseline, f"{name} cannot", size=9)
+            yield text(BARS_LEFT + 4, baseline, f"{name} {'cannot' if name in result['workload']['cannot'] else 'failed'}", size=9)
             continue
         end = ratios.x(row["ratio_to_direct"])
         yield f'<rect x="{BARS_LEFT}" y="{top:.1f}" width="{end - BARS_LEFT:.1f}" height="{BAR_HEIGHT - 1}" rx="1.5" fill="{COLORS[name]}"/>'
-        yield text(end + 4, baseline, f"{row['ratio_to_direct']:.2f}", size=9, fill=COLORS[name])
+        number_of_it = f"{row['ratio_to_direct']:.2f}"
+        if end - BARS_LEFT >= NUMBER_WIDTH:
+            yield text(end - 4, baseline, number_of_it, "end", 9, ON_BARS, "bold")
+        else:
+            yield text(end + 4, baseline, number_of_it, size=9, fill=COLORS[name])
 
 
 def dots(result: dict, targets: list[str], y: float, height: float, latencies: Latencies) -> Iterator[str]:
