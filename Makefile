@@ -55,4 +55,6 @@ redis:
 	./.ci/install redis-server
 
 peers:
-	./.ci/install haproxy nutcracker || echo "going on without a peer that cannot be installed"
+	for peer in haproxy nutcracker; do \
+		./.ci/install $$peer || echo "going on without $$peer, which cannot be installed"; \
+	done

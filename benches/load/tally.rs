@@ -39,8 +39,11 @@ impl Tally {
     pub(crate) fn answered(&mut self, intended_ns: u64, now_ns: u64, requests: u64) {
         self.answered += requests;
         self.end_ns = self.end_ns.max(now_ns);
-        if intended_ns >= self.warm_up_ns {
+        // A backlog of the warm-up counts for the rate, for it was worked off; how long that took is the warm-up's.
+        if now_ns >= self.warm_up_ns {
             self.counted += requests;
+        }
+        if intended_ns >= self.warm_up_ns {
             self.latency_ns
                 .saturating_record_n(now_ns.saturating_sub(intended_ns), requests);
         }

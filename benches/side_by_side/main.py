@@ -1,7 +1,7 @@
 """Plays every workload against every target, and reports.
 
 First throughput, as fast as it goes; then latency, at one rate for all. In each round every target has its turn and another one begins, so that a
-slow spell of the machine meets everybody. Medians over rounds and ratios to direct are what counts.
+slow spell of the machine meets everybody. Medians over rounds and ratios to direct are what counts. With the defaults it takes most of an hour.
 
 Environment: ROUNDS (5), SECONDS_PER_RUN (2), TARGETS and WORKLOADS (comma-separated; all), PLOT (a path for the SVG besides
 target/bench.svg), TIDEOVER_BENCH_BINARY (target/release/tideover), TIDEOVER_BENCH_LOAD (built when needed).
@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import signal
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
@@ -138,7 +139,13 @@ def measure(binary: pathlib.Path, redis: Redis, targets: list[Target], workload:
     return {"workload": dataclasses.asdict(workload), "rate": rate, "targets": rows, "runs": runs}
 
 
+def end_in_order(*_) -> None:
+    """Whoever was started is ended on the way out."""
+    raise SystemExit("told to stop")
+
+
 def main() -> None:
+    signal.signal(signal.SIGTERM, end_in_order)
     descriptors = raise_descriptor_limit()
     names, workloads = wanted_targets(), wanted_workloads(descriptors)
     binary = load_binary()
