@@ -30,6 +30,7 @@ soak: redis
 	./tests/soak/many
 	./tests/soak/caught
 
+# ROUNDS, SECONDS_PER_RUN, TARGETS and WORKLOADS say how much; PLOT=benches/results.svg keeps the plot.
 bench: redis peers
 	$(CARGO) build --release
 	./benches/bench
@@ -58,4 +59,6 @@ redis:
 	./.ci/install redis-server
 
 peers:
-	./.ci/install haproxy nutcracker || echo "going on without a peer that cannot be installed"
+	for peer in haproxy nutcracker; do \
+		./.ci/install $$peer || echo "going on without $$peer, which cannot be installed"; \
+	done

@@ -1,0 +1,59 @@
+"""A table for people, JSON for machines, and the plot."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+from . import plot
+from .targets import DIRECT
+
+MIB = 2**20
+HEADER = ["workload", "through", "per second", "ratio", "rate", "p50 ms", "p99 ms", "p99.9 ms", "proxy µs", "Redis µs", "proxy MiB"]
+NOTES = """
+Per second: as fast as it goes. Ratio: to direct Redis. Percentiles: at the same rate for all, which stands beside them, from intended times;
+`!`: that rate was not held. µs: CPU per request, as fast as it goes. MiB: the most resident memory of the proxy in the workload.
+"""
+
+
+def cells(name: str, target: str, result: dict) -> list[str]:
+    row = result["targets"].get(target)
+    if row is None:
+        return [name, target] + ["-"] * (len(HEADER) - 2)
+    at_rate, proxied = row["at_rate"], target != DIRECT
+    return [
+        name,
+        target,
+        f"{row['per_second']:.0f}",
+        f"{row['ratio_to_direct']:.2f}",
+        f"{result['rate']:.0f}{'' if row['rate_held'] else ' !'}",
+        *(f"{at_rate[key] / 1e3:.2f}" for key in ("p50_us", "p99_us", "p999_us")),
+        f"{row['proxy_cpu_us']:.2f}" if proxied else "",
+        f"{row['redis_cpu_us']:.2f}",
+        f"{row['rss_peak_bytes'] / MIB:.1f}" if proxied else "",
+    ]
+
+
+def table(document: dict) -> str:
+    """Markdown, aligned for a terminal as well."""
+    rows = [cells(name, target, result) for name, result in document["results"].items() for target in document["targets"]]
+    widths = [max(len(row[column]) for row in [HEADER, *rows]) for column in range(len(HEADER))]
+
+    def line(row: list[str]) -> str:
+        padded = [cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths))]
+        return f"| {' | '.join(padded)} |"
+
+    rule = [("-" * width) if column < 2 else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    return "\n".join([line(HEADER), f"| {' | '.join(rule)} |", *map(line, rows)])
+
+
+def write(document: dict, directory: pathlib.Path, plot_path: str | None) -> None:
+    """Prints the table; bench.json and bench.svg go into `directory`, the plot to `plot_path` as well."""
+    print(f"\n{table(document)}\n{NOTES}")
+    directory.mkdir(exist_ok=True)
+    svg = plot.svg(document)
+    written = [directory / "bench.json", directory / "bench.svg", *([pathlib.Path(plot_path)] if plot_path else [])]
+    written[0].write_text(json.dumps(document, indent=2) + "\n")
+    for path in written[1:]:
+        path.write_text(svg)
+    print("written: " + ", ".join(str(path) for path in written))
