@@ -69,6 +69,7 @@ impl Run<'_> {
     /// Batch after batch of one group, as far as it has been read.
     pub(super) async fn stream(&mut self, group: &Group) -> Result<(), Stop> {
         let mut batch = self.prepare(group);
+        let mut done = None;
         while let Some(last_seq) = batch.last_seq() {
             // Nothing is to wait between a guard's question and the batch's EXEC.
             if !batch.request.is_empty() {
@@ -91,6 +92,7 @@ impl Run<'_> {
             self.line(group).send(&batch.request).await?;
             self.line(group).has_written = true;
             // The server works meanwhile.
+            drop(done.take());
             let next = self.prepare(group);
             let replies = self.replies_though_held(group, batch::replies(batch.commands)).await?;
             self.pace.took(batch.commands, sent.elapsed());
@@ -100,7 +102,7 @@ impl Run<'_> {
                 self.restart();
                 return Ok(());
             }
-            batch = next;
+            done = Some(std::mem::replace(&mut batch, next));
         }
         Ok(())
     }

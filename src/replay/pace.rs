@@ -12,7 +12,7 @@ use std::time::Duration;
 
 const COMMANDS_MIN: usize = 8;
 const COMMANDS_START: usize = 128;
-const COMMANDS_MAX: usize = 512;
+const COMMANDS_MAX: usize = 2048;
 /// What the commands of a batch may take beyond that.
 const COMMANDS_DURATION_AIM: Duration = Duration::from_millis(5);
 
@@ -20,7 +20,7 @@ const COMMANDS_DURATION_AIM: Duration = Duration::from_millis(5);
 const STRAIN_MIN: Duration = Duration::from_millis(2);
 const REST_MAX: Duration = Duration::from_millis(100);
 /// Batches are compared with those of about as many commands: by powers of two.
-const CLASSES: usize = 11;
+const CLASSES: usize = 13;
 /// What was the shortest grows by so much with each batch, so that an upstream that became slower for good is not strained for ever.
 const SHORTEST_GROWTH: f64 = 1.01;
 

@@ -7,10 +7,10 @@ use tokio::sync::oneshot;
 use crate::journal::owner::{OwnerHandle, Reply, Unsent};
 use crate::journal::{ReadError, Record};
 
-const READ_RECORDS_MAX: usize = 2048;
+const READ_RECORDS_MAX: usize = 4096;
 const READ_BYTES_MAX: usize = 4 << 20;
 /// The next read is asked for when fewer are left.
-const RECORDS_LOW: usize = 1024;
+const RECORDS_LOW: usize = 4096;
 
 /// The journal cannot go on.
 #[derive(Debug, thiserror::Error)]

@@ -65,7 +65,9 @@ pub struct Appender {
     /// With the owner, oldest first: it settles them in order.
     sent: RefCell<VecDeque<(u64, Gathered)>>,
     next_batch: Cell<u64>,
-    spare: RefCell<Vec<Payloads>>,
+    /// Empty, with the memory of batches that are settled.
+    spare: RefCell<Vec<Gathered>>,
+    flushes: RefCell<Vec<Rc<dyn Recipient>>>,
     task: RefCell<Option<Waker>>,
     woken: Cell<bool>,
 }
@@ -89,6 +91,7 @@ impl Appender {
             sent: RefCell::default(),
             next_batch: Cell::new(0),
             spare: RefCell::default(),
+            flushes: RefCell::default(),
             task: RefCell::default(),
             woken: Cell::new(false),
         });
@@ -182,11 +185,8 @@ impl Appender {
     /// Sends what is gathered. False when the owner's inbox is full.
     fn send(&self, fates: &mpsc::Sender<Fate>) -> bool {
         self.local.look();
-        let payloads = self.spare.borrow_mut().pop().unwrap_or_default();
-        let mut batch = self.gathered.replace(Gathered {
-            payloads,
-            ..Gathered::default()
-        });
+        let spare = self.spare.borrow_mut().pop().unwrap_or_default();
+        let mut batch = self.gathered.replace(spare);
         if batch.generation != self.local.generation() {
             self.settle_one(batch, &Settled::Refused);
             return true;
@@ -228,24 +228,19 @@ impl Appender {
         let Fate {
             batch,
             settled,
-            mut payloads,
+            payloads,
         } = fate;
         // A batch that the owner did not take reports its end as well; it is not among those sent.
         let at = self.sent.borrow().iter().position(|(number, _)| *number == batch);
-        let Some((_, batch)) = at.and_then(|at| self.sent.borrow_mut().remove(at)) else {
+        let Some((_, mut batch)) = at.and_then(|at| self.sent.borrow_mut().remove(at)) else {
             return;
         };
-        payloads.clear();
-        let mut spare = self.spare.borrow_mut();
-        if spare.len() < BATCHES_MAX && payloads.bytes_capacity() < GATHERED_BYTES_MAX / 8 {
-            spare.push(payloads);
-        }
-        drop(spare);
+        batch.payloads = payloads;
         self.settle_one(batch, &settled);
         self.local.wake_waiters();
     }
 
-    fn settle_one(&self, batch: Gathered, settled: &Settled) {
+    fn settle_one(&self, mut batch: Gathered, settled: &Settled) {
         for Ack {
             session,
             seq,
@@ -277,13 +272,20 @@ impl Appender {
                 }
             }
         }
-        let mut flushes: Vec<Rc<dyn Recipient>> = Vec::new();
-        for Ack { session, .. } in batch.acks {
+        let mut flushes = self.flushes.borrow_mut();
+        for Ack { session, .. } in batch.acks.drain(..) {
             if session.flush_wanted() == Flush::Wanted {
                 flushes.push(session);
             }
         }
         self.local.turn.flush(&mut flushes);
+        batch.payloads.clear();
+        batch.bytes.clear();
+        let mut spare = self.spare.borrow_mut();
+        let bytes = batch.payloads.bytes_capacity() + batch.bytes.capacity();
+        if spare.len() < BATCHES_MAX && bytes < GATHERED_BYTES_MAX / 8 {
+            spare.push(batch);
+        }
     }
 }
 

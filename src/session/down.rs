@@ -104,13 +104,14 @@ impl Task {
     }
 
     fn by_table(&mut self, ask: &Ask<'_>, care: Care) -> Routed {
-        let mut out = Vec::new();
+        let turn = Rc::clone(&self.session.local.turn);
+        let mut out = turn.buffers.take();
         let upstream = &self.session.local.shared.target.name;
         let answer = match ask.learned {
             None => outage::answer(ask.spec, &ask.request, self.state.key.protocol, upstream, &mut out),
             Some(learned) => outage::answer_learned(learned, &ask.request, upstream, &mut out),
         };
-        match answer {
+        let routed = match answer {
             Answer::Reply => {
                 self.taint(ask);
                 self.answer(ask, &out, Route::Neutral)
@@ -119,7 +120,9 @@ impl Task {
             Answer::Write => self.journal(ask, None, care),
             Answer::Session => self.answer_locally(ask),
             Answer::Hold { timeout } => self.hold_blocking(ask, timeout, &out),
-        }
+        };
+        turn.buffers.give(out);
+        routed
     }
 
     /// A command that would block: for as long as it asks for, or until the upstream is back.
@@ -216,13 +219,16 @@ impl Task {
             return Routed::Park;
         }
         let Some(spec) = ask.spec else { return self.refuse(ask) };
-        let mut reply = Vec::new();
-        match self.write_down(spec, &ask.request, rule_reply, care, &mut reply) {
+        let buffers = &self.session.local.turn.buffers;
+        let mut reply = buffers.take();
+        let routed = match self.write_down(spec, &ask.request, rule_reply, care, &mut reply) {
             Written::One(one) => self.append(ask, &[&[one]], &reply, Before::NotSent),
             Written::Each(all) => self.append(ask, &all.chunks(1).collect::<Vec<_>>(), &reply, Before::NotSent),
             Written::Error => self.answer(ask, &reply, Route::Neutral),
             Written::Refused => self.answer(ask, &reply, Route::Rejected),
-        }
+        };
+        buffers.give(reply);
+        routed
     }
 
     /// What must not be applied twice is not taken from a user who may not use the marker.

@@ -326,6 +326,33 @@ impl Session {
         }
     }
 
+    /// Writes a large part of a reply to the client as it comes, where nothing stands before it; `false` where it is to be kept.
+    fn pass(&self, output: &mut Output, seq: u64, bytes: &[u8], piece: Piece) -> bool {
+        let is_plain = self.writer.plain_socket().is_some();
+        if self.blocked.get() || !is_plain || !output.may_pass(seq, bytes.len(), piece) {
+            return false;
+        }
+        loop {
+            let ready = output.ready();
+            if ready.is_empty() {
+                break;
+            }
+            match self.writer.try_write(ready) {
+                Ok(written) => self.wrote(output, written),
+                // Whoever flushes meets the same.
+                Err(_) => return false,
+            }
+        }
+        let mut rest = bytes;
+        while !rest.is_empty()
+            && let Ok(written) = self.writer.try_write(rest)
+        {
+            rest = rest.get(written..).unwrap_or_default();
+        }
+        output.passed(rest, piece);
+        true
+    }
+
     /// A session that streams to its dedicated connection may wait for room there.
     fn go_on_streaming(&self) {
         if self.dedicated.borrow().is_some()

@@ -1,13 +1,15 @@
 //! Replies towards one client: in the order of its requests, whatever order they become known in.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
+use crate::upstream::buffers::Buffers;
 use crate::upstream::link::Piece;
 
 /// A part of a reply that is not complete is kept back up to this size, so that it can be withdrawn when its connection dies.
 const WITHHELD_BYTES_MAX: usize = 64 << 10;
-/// Capacity that an idle client keeps.
-const KEPT_BYTES: usize = 4 << 10;
+/// Fewer bytes than this are gathered, so that one system call takes many replies.
+pub(super) const PASSED_BYTES_MIN: usize = 16 << 10;
 
 /// A reply that is known before its turn.
 #[derive(Debug)]
@@ -30,7 +32,9 @@ pub(super) enum Withdrawn {
 /// `sent ≤ committed ≤ bytes.len()`; `next` is the request whose reply comes next.
 #[derive(Debug, Default)]
 pub(super) struct Output {
+    /// Borrowed from `buffers` while there is something in it.
     bytes: Vec<u8>,
+    buffers: Rc<Buffers>,
     sent: usize,
     /// End of the last complete reply (or of a part that went out, which cannot be withdrawn).
     committed: usize,
@@ -47,6 +51,20 @@ pub(super) struct Output {
 }
 
 impl Output {
+    pub(super) fn new(buffers: Rc<Buffers>) -> Self {
+        Self {
+            buffers,
+            ..Self::default()
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        if self.bytes.capacity() == 0 {
+            self.bytes = self.buffers.take();
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
     /// All requests before this one are answered.
     pub(super) fn next(&self) -> u64 {
         self.next
@@ -65,7 +83,7 @@ impl Output {
             return;
         }
         if self.muted.is_empty() || !self.is_muted(seq) {
-            self.bytes.extend_from_slice(bytes);
+            self.append(bytes);
         }
         if piece == Piece::End {
             self.end_reply();
@@ -83,7 +101,7 @@ impl Output {
     fn take_early(&mut self) {
         while let Some(early) = self.early.pop_front_if(|early| early.seq == self.next) {
             if !self.is_muted(early.seq) {
-                self.bytes.extend_from_slice(&early.bytes);
+                self.append(&early.bytes);
             }
             if !early.complete {
                 return;
@@ -117,7 +135,7 @@ impl Output {
 
     /// Adds an out-of-band frame. It stands between replies, never inside one, and none inside it.
     pub(super) fn push(&mut self, bytes: &[u8], piece: Piece) {
-        self.bytes.extend_from_slice(bytes);
+        self.append(bytes);
         self.push_is_open = piece == Piece::Part;
         if piece == Piece::End {
             self.committed = self.bytes.len();
@@ -163,6 +181,37 @@ impl Output {
         }
     }
 
+    /// Whether a part of the reply to `seq` may go to the client without being kept here: it is its turn, and it would not be withheld. What
+    /// is withheld of that reply is ready from then on.
+    pub(super) fn may_pass(&mut self, seq: u64, bytes: usize, piece: Piece) -> bool {
+        let withheld_bytes = self.bytes.len() - self.committed;
+        let may_pass = bytes >= PASSED_BYTES_MIN
+            && seq == self.next
+            && !self.push_is_open
+            && (self.torn || piece == Piece::End || withheld_bytes + bytes > WITHHELD_BYTES_MAX)
+            && !self.is_muted(seq);
+        if may_pass && withheld_bytes > 0 {
+            self.torn = true;
+            self.committed = self.bytes.len();
+        }
+        may_pass
+    }
+
+    /// The client's socket took a part of the reply whose turn it is, but for `rest`. Nothing else waits.
+    pub(super) fn passed(&mut self, rest: &[u8], piece: Piece) {
+        debug_assert!(self.bytes.is_empty(), "what comes first is written first");
+        if !rest.is_empty() {
+            self.append(rest);
+        }
+        match piece {
+            Piece::End => self.end_reply(),
+            Piece::Part => {
+                self.torn = true;
+                self.committed = self.bytes.len();
+            }
+        }
+    }
+
     /// What may be written now.
     pub(super) fn ready(&mut self) -> &[u8] {
         if self.bytes.len() - self.committed > WITHHELD_BYTES_MAX {
@@ -176,8 +225,7 @@ impl Output {
     pub(super) fn wrote(&mut self, written: usize) {
         self.sent += written;
         if self.sent == self.bytes.len() {
-            self.bytes.clear();
-            self.bytes.shrink_to(KEPT_BYTES);
+            self.buffers.give(std::mem::take(&mut self.bytes));
             self.sent = 0;
             self.committed = 0;
         } else if self.sent > WITHHELD_BYTES_MAX {
@@ -263,6 +311,30 @@ mod tests {
         assert_eq!(output.withdraw(0), Withdrawn::Torn);
         output.reply(0, b"end", Piece::End);
         assert_eq!(sent(&mut output), "end");
+    }
+
+    #[test]
+    fn large_parts_pass_in_their_turn_and_what_was_withheld_goes_before_them() {
+        let large = [b'x'; PASSED_BYTES_MIN];
+        let mut output = Output::default();
+        assert!(!output.may_pass(1, large.len(), Piece::End), "another's turn");
+        assert!(!output.may_pass(0, large.len(), Piece::Part), "may yet be withdrawn");
+        assert!(!output.may_pass(0, large.len() - 1, Piece::End), "gathered");
+        output.reply(0, b"a", Piece::Part);
+        assert!(output.may_pass(0, WITHHELD_BYTES_MAX, Piece::Part));
+        assert_eq!(output.withdraw(0), Withdrawn::Torn);
+        assert_eq!(sent(&mut output), "a");
+        output.passed(b"b", Piece::Part);
+        output.reply(1, b"d", Piece::End);
+        assert_eq!(sent(&mut output), "b");
+        assert!(output.may_pass(0, large.len(), Piece::Part));
+        output.passed(b"", Piece::Part);
+        assert!(output.may_pass(0, large.len(), Piece::End));
+        output.passed(b"c", Piece::End);
+        assert_eq!(sent(&mut output), "cd");
+        assert_eq!(output.next(), 2);
+        output.mute(2, None);
+        assert!(!output.may_pass(2, large.len(), Piece::End), "not wanted");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::output::Withdrawn;
+use super::output::{PASSED_BYTES_MIN, Withdrawn};
 use super::subscriptions::Heard;
 use super::{Blocking, RetryReason, Session, command_name};
 use crate::upstream::again;
@@ -43,7 +43,9 @@ impl Recipient for Session {
             return Flush::NotWanted;
         }
         let mut output = self.output.borrow_mut();
-        output.reply(seq, bytes, piece);
+        if bytes.len() < PASSED_BYTES_MIN || !self.pass(&mut output, seq, bytes, piece) {
+            output.reply(seq, bytes, piece);
+        }
         let flush = if std::mem::replace(&mut output.flush_wanted, true) {
             Flush::NotWanted
         } else {

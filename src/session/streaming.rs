@@ -135,7 +135,8 @@ impl Task {
         };
         // When its connection has died the rest is received, and dropped: the answer says what became of it.
         if streaming.link.is_open() {
-            streaming.link.push_bytes(bytes.get(..len).unwrap_or_default());
+            let part = bytes.get(..len).unwrap_or_default();
+            self.session.local.pass(&streaming.link, part);
         }
         if ended {
             self.streaming = None;

@@ -84,7 +84,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         local: Rc::clone(&local),
         settings,
         writer,
-        output: RefCell::new(Output::default()),
+        output: RefCell::new(Output::new(Rc::clone(&local.turn.buffers))),
         retries: RefCell::default(),
         issued: Cell::new(0),
         in_flight: Cell::new(0),

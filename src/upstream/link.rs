@@ -311,6 +311,18 @@ impl Link {
         self.wake();
     }
 
+    /// As [`Link::push_bytes`], for a part of a streamed request: what the socket takes at once is not queued.
+    pub(super) fn pass(&self, bytes: &[u8]) {
+        let mut out = self.out.borrow_mut();
+        let passed = match self.state.get() {
+            LinkState::Up => out.pass(bytes),
+            LinkState::Dialling | LinkState::Draining | LinkState::Dead => 0,
+        };
+        out.push(bytes.get(passed..).unwrap_or_default());
+        drop(out);
+        self.wake();
+    }
+
     /// Queues a request whose reply nobody waits for.
     pub fn push_ignored(&self, request: &[u8], now_us: u32) {
         let ignored = Rc::new(OwnRequest::new(|_| {}));

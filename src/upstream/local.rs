@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::buffers::Buffers;
 use super::burst::{Burst, Uring};
 use super::driver;
 use super::link::{Link, LinkKey, LinkKind, LinkState, Recipient};
@@ -17,13 +18,14 @@ use crate::command::Learned;
 use crate::resp::Protocol;
 
 /// Bytes read from a socket at once.
-const SCRATCH_BYTES: usize = 64 << 10;
+const SCRATCH_BYTES: usize = 256 << 10;
 /// Wait before a dial that follows a failed one.
 const DIAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// What all tasks of a worker share: a read buffer, a way to write to many at once, and a clock.
 pub struct Turn {
     pub scratch: RefCell<Box<[u8]>>,
+    pub buffers: Rc<Buffers>,
     burst: RefCell<Burst>,
     /// To be flushed at the end of the turn.
     later: RefCell<Vec<Rc<dyn Recipient>>>,
@@ -45,6 +47,7 @@ impl Turn {
         Self {
             burst: RefCell::new(Burst::new(uring)),
             later: RefCell::default(),
+            buffers: Rc::default(),
             flusher: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             epoch: Instant::now(),
@@ -224,6 +227,15 @@ impl Local {
     pub fn write_early(&self, link: &Link) {
         if link.generation == self.shared.generation() {
             link.write_early();
+        }
+    }
+
+    /// Passes on a part of a streamed request, at once if the generation is still the connection's own.
+    pub fn pass(&self, link: &Link, bytes: &[u8]) {
+        if link.generation == self.shared.generation() {
+            link.pass(bytes);
+        } else {
+            link.push_bytes(bytes);
         }
     }
 

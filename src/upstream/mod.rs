@@ -1,6 +1,7 @@
 //! The Redis behind us: dialling, lanes, dedicated connections, the connection file.
 
 mod admit;
+pub mod buffers;
 pub mod burst;
 pub mod clock;
 mod connect;

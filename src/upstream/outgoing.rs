@@ -105,6 +105,22 @@ impl Outgoing {
         }
     }
 
+    /// Writes bytes that are not to be kept, as far as the socket takes them at once and nothing stands before them; gives how many.
+    pub(super) fn pass(&mut self, bytes: &[u8]) -> usize {
+        let Some(writer) = self.writer.as_ref().filter(|_| self.bytes.is_empty()) else {
+            return 0;
+        };
+        let mut passed = 0;
+        while passed < bytes.len()
+            && let Ok(written) = writer.try_write(bytes.get(passed..).unwrap_or_default())
+        {
+            passed += written;
+        }
+        self.base += passed as u64;
+        self.sent += passed as u64;
+        passed
+    }
+
     /// What is kept of a request: nothing of a streamed one, which may start before everything that is kept.
     pub(super) fn request(&self, slot: &Slot) -> &[u8] {
         let start = slot.start.saturating_sub(self.base) as usize;

@@ -93,6 +93,8 @@ pub(super) struct Batch {
     pub commands: usize,
     /// The marker's new value, where something is sent.
     pub marker_seq: u64,
+    /// Entries of streams in it whose clients were told an ID that is not the one they get.
+    provisional_ids: usize,
     /// Where there is one, the request is complete only when it is settled.
     plan: Option<Plan>,
     /// Keys that hold what this backlog put there once the batch is applied.
@@ -108,6 +110,9 @@ impl Batch {
 
     /// The entries of streams that were applied with another ID than their clients were told, but for those where one of these commands failed.
     pub(super) fn ids_changed(&self, failed: &[usize]) -> u64 {
+        if self.provisional_ids == 0 {
+            return 0;
+        }
         let applied = self.records.iter().filter_map(|(record, fate)| match *fate {
             Fate::Sent { first, commands } if !failed.iter().any(|place| (first..first + commands).contains(place)) => {
                 decode(&record.payload).ok()
@@ -217,6 +222,7 @@ fn add(batch: &mut Batch, seq: u64, payload: &Payload<'_>, age_ms: u64, terms: &
         plan.add(batch.records.len(), start..batch.request.len(), steps);
     }
     batch.commands += payload.commands();
+    batch.provisional_ids += payload.provisional_ids();
     batch.marker_seq = seq;
     true
 }
