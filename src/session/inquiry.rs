@@ -37,7 +37,7 @@ impl Task {
         let ping = OwnRequest::new(move |outcome| {
             let was = session.inquiry.replace(Inquiry::None);
             match outcome {
-                Outcome::Reply(_) | Outcome::Denied(_) if was == Inquiry::Asked => session.dead.set(true),
+                Outcome::Reply(_) | Outcome::Denied(_) if was == Inquiry::Asked => session.end(),
                 Outcome::Reply(_) | Outcome::Denied(_) | Outcome::Unanswered => {}
             }
             session.wake();

@@ -312,6 +312,13 @@ impl Session {
         }
     }
 
+    /// Closes the client's connection, behind what is ready: that may wait for the end of the turn.
+    fn end(&self) {
+        self.write();
+        self.dead.set(true);
+        self.wake();
+    }
+
     /// As [`Session::write`], but what is small may wait for the end of the turn, to go out with what others have.
     fn write_by_and_by(self: &Rc<Self>) {
         let may_wait = !self.blocked.get() && self.writer.plain_socket().is_some() && {

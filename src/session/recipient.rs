@@ -86,8 +86,7 @@ impl Recipient for Session {
             }
             // Closed, it finds out.
             Heard::Withdrawn => {
-                self.dead.set(true);
-                self.wake();
+                self.end();
                 Flush::NotWanted
             }
         }
@@ -121,9 +120,8 @@ impl Recipient for Session {
         self.write_behind.set(false);
         let withdrawn = self.output.borrow_mut().withdraw(seq);
         if withdrawn == Withdrawn::Torn {
-            self.dead.set(true);
+            self.end();
             self.landed();
-            self.wake();
             return;
         }
         if class == InFlight::Queued {
@@ -156,8 +154,7 @@ impl Recipient for Session {
                     // It may have been given something. An error ends workers that outlive a lost connection, which says the same.
                     Some(_) => {
                         stats::add(&self.local.worker().stats.uncertain_answered, 1);
-                        self.dead.set(true);
-                        self.wake();
+                        self.end();
                     }
                     None if withdrawn == Withdrawn::Nothing && self.may_journal_caught(request) => {
                         let since = Instant::now();
@@ -178,9 +175,8 @@ impl Recipient for Session {
 
     /// Redis closes the connections of a user that is deleted. Who is closed comes again and says the password of today.
     fn withdrawn(&self, _: u64, _: &str) {
-        self.dead.set(true);
+        self.end();
         self.landed();
-        self.wake();
     }
 
     fn ended(&self) {
@@ -201,8 +197,12 @@ impl Recipient for Session {
         if self.blocked.get() || self.dead.get() {
             return Offer::Declined;
         }
+        let mut output = self.output.borrow_mut();
+        if !std::mem::replace(&mut output.flush_wanted, false) {
+            return Offer::Nothing;
+        }
         match self.writer.plain_socket() {
-            Some(socket) => burst.add(socket, self.output.borrow_mut().ready()),
+            Some(socket) => burst.add(socket, output.ready()),
             None => Offer::Declined,
         }
     }
@@ -212,7 +212,6 @@ impl Recipient for Session {
         if let Ok(sent) = result {
             self.wrote(&mut output, sent);
         }
-        output.flush_wanted = false;
         let is_all = output.ready().is_empty();
         drop(output);
         if !is_all {

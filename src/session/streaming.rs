@@ -129,7 +129,7 @@ impl Task {
             // The half of it that went out must not be completed by anything else.
             Err(_) => {
                 streaming.link.abandon();
-                self.session.dead.set(true);
+                self.session.end();
                 return 0;
             }
         };

@@ -130,6 +130,8 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
     stats::add(&local.worker().stats.clients, 1);
     std::future::poll_fn(|cx| task.poll(cx)).await;
     stats::sub(&local.worker().stats.clients, 1);
+    // What is ready may wait for the end of the turn; it does nothing where the session is dead.
+    session.write();
     session.dead.set(true);
     if let Some(waker) = session.waker.take() {
         local.unwait(&waker);
@@ -467,12 +469,12 @@ impl Task {
         }
         if self.session.output.borrow_mut().withdraw_push() == Withdrawn::Torn {
             // Whatever came next would be taken for the rest of it.
-            self.session.dead.set(true);
+            self.session.end();
         }
         match self.state.pinned {
             Pinned::No => {}
             Pinned::Identity => self.state.pinned = Pinned::No,
-            Pinned::Feed => self.session.dead.set(true),
+            Pinned::Feed => self.session.end(),
         }
         if is_missed {
             self.inquire();

@@ -345,7 +345,7 @@ impl Task {
                         session.invalidation_owed.set(true);
                     }
                     // It lacks the right by now: closed, it finds out.
-                    Outcome::Reply(_) | Outcome::Denied(_) => session.dead.set(true),
+                    Outcome::Reply(_) | Outcome::Denied(_) => session.end(),
                     Outcome::Unanswered => {}
                 }
                 session.wake();

@@ -46,6 +46,8 @@ pub enum Offer {
     Taken,
     /// It is to be flushed by itself.
     Declined,
+    /// It has been flushed, or offered, since it was put on the list.
+    Nothing,
 }
 
 /// One worker's.
@@ -111,9 +113,14 @@ impl Burst {
             return;
         }
         for recipient in recipients.drain(..) {
+            if self.ring.is_none() {
+                recipient.flush();
+                continue;
+            }
             match recipient.offer(self) {
                 Offer::Taken => self.recipients.push(recipient),
                 Offer::Declined => recipient.flush(),
+                Offer::Nothing => {}
             }
             if self.sends.len() == SENDS_MAX {
                 self.send();

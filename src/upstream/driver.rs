@@ -115,7 +115,7 @@ impl Driver {
             return Decision::Write;
         }
         let unanswered = link.slots.borrow().len();
-        self.gather.decide(unanswered, Instant::now())
+        self.gather.decide(unanswered, link.pushed.get(), Instant::now())
     }
 
     /// Comes again after the next look at the sockets. Until then nothing that is pushed needs to wake the driver.

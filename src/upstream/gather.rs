@@ -31,7 +31,7 @@ pub(super) struct Gather {
 #[derive(Clone, Copy, Debug)]
 struct Moment {
     since: Instant,
-    unanswered: usize,
+    pushed: u64,
 }
 
 impl Gather {
@@ -41,11 +41,12 @@ impl Gather {
     }
 
     /// What to do with a batch that is to be written. `unanswered` requests are on the lane, the batch included; one alone waits for nobody.
-    pub(super) fn decide(&mut self, unanswered: usize, now: Instant) -> Decision {
+    /// `pushed` have been since the lane began.
+    pub(super) fn decide(&mut self, unanswered: usize, pushed: u64, now: Instant) -> Decision {
         if let Some(begun) = self.begun.take() {
             let took = now.duration_since(begun.since);
-            let brought = unanswered.saturating_sub(begun.unanswered) as u32;
-            if took > HARMLESS && took > REQUEST_TIME_MAX * brought {
+            let brought = u32::try_from(pushed - begun.pushed).unwrap_or(u32::MAX);
+            if took > HARMLESS && took > REQUEST_TIME_MAX.saturating_mul(brought) {
                 self.paused_until = Some(now + PAUSE);
             }
             return Decision::Write;
@@ -53,7 +54,7 @@ impl Gather {
         if unanswered < 2 || self.paused_until.is_some_and(|until| now < until) {
             return Decision::Write;
         }
-        self.begun = Some(Moment { since: now, unanswered });
+        self.begun = Some(Moment { since: now, pushed });
         Decision::Gather
     }
 }
@@ -66,12 +67,12 @@ mod tests {
     fn a_batch_waits_once_and_a_single_request_never() {
         let now = Instant::now();
         let mut gather = Gather::default();
-        assert_eq!(gather.decide(1, now), Decision::Write);
-        assert_eq!(gather.decide(2, now), Decision::Gather);
-        assert_eq!(gather.decide(9, now), Decision::Write);
-        assert_eq!(gather.decide(9, now), Decision::Gather);
+        assert_eq!(gather.decide(1, 1, now), Decision::Write);
+        assert_eq!(gather.decide(2, 2, now), Decision::Gather);
+        assert_eq!(gather.decide(9, 9, now), Decision::Write);
+        assert_eq!(gather.decide(9, 9, now), Decision::Gather);
         gather.nothing_left();
-        assert_eq!(gather.decide(9, now + PAUSE), Decision::Gather);
+        assert_eq!(gather.decide(9, 9, now + PAUSE), Decision::Gather);
     }
 
     #[test]
@@ -80,13 +81,13 @@ mod tests {
         let late = start + HARMLESS * 3;
         for (brought, expected) in [(0, Decision::Write), (29, Decision::Write), (30, Decision::Gather)] {
             let mut gather = Gather::default();
-            assert_eq!(gather.decide(2, start), Decision::Gather);
-            assert_eq!(gather.decide(2 + brought, late), Decision::Write);
-            assert_eq!(gather.decide(2, late + PAUSE / 2), expected, "{brought}");
+            assert_eq!(gather.decide(2, 2, start), Decision::Gather);
+            assert_eq!(gather.decide(2, 2 + brought, late), Decision::Write);
+            assert_eq!(gather.decide(2, 2 + brought, late + PAUSE / 2), expected, "{brought}");
         }
         let mut gather = Gather::default();
-        assert_eq!(gather.decide(2, start), Decision::Gather);
-        assert_eq!(gather.decide(2, late), Decision::Write);
-        assert_eq!(gather.decide(2, late + PAUSE), Decision::Gather);
+        assert_eq!(gather.decide(2, 2, start), Decision::Gather);
+        assert_eq!(gather.decide(2, 2, late), Decision::Write);
+        assert_eq!(gather.decide(2, 2, late + PAUSE), Decision::Gather);
     }
 }

@@ -183,6 +183,8 @@ pub struct Link {
     pub(super) has_served: Cell<bool>,
     /// It may be something else by now than its key says, or carry state of its session.
     altered: Cell<bool>,
+    /// Requests that were pushed.
+    pub(super) pushed: Cell<u64>,
     /// Something was pushed since the last look at idle lanes.
     pub(super) used: Cell<bool>,
     pub(super) client_id: Cell<u64>,
@@ -221,6 +223,7 @@ impl Link {
             asked_beside: Cell::new(false),
             has_served: Cell::new(false),
             altered: Cell::new(false),
+            pushed: Cell::new(0),
             used: Cell::new(true),
             client_id: Cell::new(0),
             watchers: RefCell::default(),
@@ -287,6 +290,7 @@ impl Link {
         };
         out.push(request);
         self.slots.borrow_mut().push_back(slot);
+        self.pushed.set(self.pushed.get() + 1);
         self.wake();
     }
 

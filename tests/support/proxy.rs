@@ -29,6 +29,8 @@ pub struct Settings {
     pub listen: Option<String>,
     /// One of another proxy's instead of its own.
     pub data_dir: Option<PathBuf>,
+    /// TOML at the top.
+    pub top: String,
     /// TOML in the upstream's own table.
     pub own: String,
     /// TOML after the last table of the upstream, such as `[[upstream.rule]]`.
@@ -47,6 +49,7 @@ impl Default for Settings {
             url: None,
             listen: None,
             data_dir: None,
+            top: String::new(),
             own: String::new(),
             more: String::new(),
         }
@@ -95,6 +98,7 @@ impl Tideover {
 admin = "{admin}"
 workers = {workers}
 shutdown_timeout = "{shutdown}"
+{top}
 
 [log]
 format = "text"
@@ -134,6 +138,7 @@ start_delay_max = "20ms"
             connect = millis(settings.connect_timeout),
             command = millis(settings.command_timeout),
             fsync = settings.fsync,
+            top = settings.top,
             own = settings.own,
             more = settings.more,
         );
