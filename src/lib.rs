@@ -40,13 +40,13 @@
 //!   the path of a forwarded command has no lock. Counters are per worker and are summed when somebody asks.
 //! - *Journal owner*, one per upstream: takes all waiting appends, writes once, syncs as the policy says, acknowledges.
 //!
-//! A GET while CLOSED: socket → frame → table → lane's buffer, a place in the order of replies → one write per turn → reply boundary →
-//! one write to the client. A SET while OPEN: → `outage` makes its effect and its reply → append → acknowledged → reply.
+//! A GET while CLOSED: socket → frame → table → lane's buffer, a place in the order of replies → one write per turn (or 8 KiB) → reply boundary →
+//! one system call for the replies to all clients of the turn. A SET while OPEN: → `outage` makes its effect and its reply → append → acknowledged → reply.
 //!
 //! # Hand-over
 //! One generation counter per upstream, odd while journaling, written by the journal's owner alone ([`journal::handover`]).
-//! 1. A trip makes it odd. A worker loads it once per turn before it writes; on a change it writes nothing more to older connections,
-//!    takes back what was not sent, and confirms.
+//! 1. A trip makes it odd. A worker loads it before each write; on a change it writes nothing more to older connections, at the end of the
+//!    turn takes back what was not sent, and confirms.
 //! 2. Appends are written at once, but acknowledged only when every worker has confirmed.
 //! 3. Back to even: in one step, when nothing is unreplayed and the inbox is empty. Appends of an older generation are refused and routed again.
 //!
@@ -110,6 +110,12 @@
 //!   ones wait in [`session`]'s output.
 //! - A link's outgoing buffer keeps every request until its reply is there, not until it is written: a dying connection can then say of each
 //!   whether it was sent, and hand back the rest.
+//! - What costs is not the work but the switches between processes. Before a lane writes, others on this core run once and the sockets are looked
+//!   at again, unless that brings nothing; what is gathered beyond 8 KiB is written in mid-turn, so that the upstream works meanwhile; small
+//!   replies of a turn leave with one system call where the kernel has an io_uring, the one place with unsafe code (`upstream::{gather,
+//!   outgoing, burst}`). A session is on the list of those to be flushed once, and off it when it is written to or offered to the burst.
+//! - A part of a large value passes from the read buffer to the other socket, and only what that does not take is kept. Buffers of replies belong
+//!   to the worker and are lent to sessions while there is something in them.
 //! - A dead connection is half-closed and read to its end before its requests are judged: a frozen server that wakes answers all.
 //! - Behind a client that does not read, a lane hands the reads of others back to their sessions, which ask elsewhere; writes wait, and after
 //!   `timeouts.command` that client is closed. Alone on its lane it may take its time.

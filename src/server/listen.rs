@@ -14,11 +14,14 @@ use tokio::net::{TcpListener, UnixListener};
 use super::StartError;
 use super::worker::{NewClient, Socket, ToWorker, Worker};
 use crate::config::ListenAddress;
+use crate::upstream::io::set_options;
 use crate::upstream::shared::Shared;
 use crate::upstream::tls::ServerTls;
 
 /// Wait after an accept that failed for want of something (file descriptors, memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Unacknowledged data towards a client for longer than this means that it is gone.
+const CLIENT_SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// A bound socket.
 #[derive(Debug)]
@@ -34,7 +37,9 @@ impl Listener {
         let bound = match address {
             ListenAddress::Tcp { host, port } => {
                 let bound = TcpListener::bind((host.as_str(), *port)).await;
-                bound.map(|listener| match tls {
+                // What it accepts has the options that it has (Linux).
+                let set = bound.and_then(|listener| set_options(&listener, CLIENT_SILENCE_MAX).map(|()| listener));
+                set.map(|listener| match tls {
                     Some(tls) => Self::Tls(listener, Arc::clone(tls)),
                     None => Self::Tcp(listener),
                 })

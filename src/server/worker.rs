@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::journal::owner::OwnerHandle;
 use crate::session::{self, Appender};
 use crate::upstream::burst::Uring;
-use crate::upstream::io::{Reader, Writer, accept_tls, set_options, split_tcp, split_unix};
+use crate::upstream::io::{Reader, Writer, accept_tls, split_tcp, split_unix};
 use crate::upstream::local::{Local, Turn};
 use crate::upstream::shared::Shared;
 use crate::upstream::stats::{add, sub};
@@ -32,8 +32,6 @@ const IDLE_LANE_TICKS: u32 = 1200;
 const SHED_TICKS: u32 = 20;
 /// Between two looks at what is still in flight while stopping.
 const STOP_LOOK: Duration = Duration::from_millis(5);
-/// Unacknowledged data towards a client for longer than this means that it is gone.
-const CLIENT_SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How long a client may take for its TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
@@ -162,7 +160,7 @@ async fn work(index: usize, uring: Uring, parts: Vec<Part>, mut receiver: mpsc::
         };
         let (appender, settings) = (Rc::clone(appender), Rc::clone(settings));
         let split = match client.socket {
-            Socket::Tcp(socket) => with_options(socket).map(split_tcp),
+            Socket::Tcp(socket) => TcpStream::from_std(socket).map(split_tcp),
             Socket::Unix(socket) => UnixStream::from_std(socket).map(split_unix),
             Socket::Tls(socket, tls) => {
                 tokio::task::spawn_local(async move {
@@ -193,17 +191,11 @@ async fn work(index: usize, uring: Uring, parts: Vec<Part>, mut receiver: mpsc::
     tokio::time::sleep(STOP_LOOK).await;
 }
 
-fn with_options(socket: std::net::TcpStream) -> io::Result<TcpStream> {
-    let stream = TcpStream::from_std(socket)?;
-    set_options(&stream, CLIENT_SILENCE_MAX)?;
-    Ok(stream)
-}
-
 /// One that has not finished counts as a client already.
 async fn shake_hands(local: &Local, socket: std::net::TcpStream, tls: &ServerTls) -> Option<(Reader, Writer)> {
     let clients = &local.worker().stats.clients;
     add(clients, 1);
-    let shaken = match with_options(socket) {
+    let shaken = match TcpStream::from_std(socket) {
         Ok(stream) => timeout(HANDSHAKE_MAX, Box::pin(accept_tls(stream, tls)))
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),

@@ -1,7 +1,7 @@
 //! TCP, TLS and unix sockets behind one pair of types, split so that a reader and a writer can have different owners.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -31,13 +31,13 @@ pub enum Writer {
     Unix(unix::OwnedWriteHalf),
 }
 
-/// What every TCP connection of ours has: no delay, keepalive, a bound on unacknowledged data.
+/// What every TCP connection of ours has: no delay, keepalive, a bound on unacknowledged data. What a listener accepts has what it has.
 ///
 /// # Errors
 /// Those of `setsockopt`.
-pub fn set_options(stream: &TcpStream, unacknowledged_max: Duration) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
+pub fn set_options(socket: &impl AsFd, unacknowledged_max: Duration) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
     socket.set_tcp_user_timeout(Some(unacknowledged_max))
 }
@@ -174,12 +174,8 @@ impl Writer {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_tcp_connection_has_no_delay_and_is_kept_alive() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let unacknowledged_max = Duration::from_secs(7);
-        set_options(&stream, unacknowledged_max).unwrap();
+    #[track_caller]
+    fn check_options(stream: TcpStream, unacknowledged_max: Duration) {
         let (reader, _writer) = split_tcp(stream);
         let Reader::Tcp(half) = reader else { panic!("not TCP") };
         let socket = SockRef::from(half.as_ref());
@@ -188,5 +184,15 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
         assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(unacknowledged_max));
+    }
+
+    #[tokio::test]
+    async fn a_tcp_connection_has_no_delay_and_is_kept_alive_also_where_it_is_accepted() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        set_options(&listener, Duration::from_secs(9)).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        set_options(&stream, Duration::from_secs(7)).unwrap();
+        check_options(stream, Duration::from_secs(7));
+        check_options(listener.accept().await.unwrap().0, Duration::from_secs(9));
     }
 }
