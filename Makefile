@@ -5,7 +5,7 @@ CARGO ?= cargo
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 60
 
-.PHONY: test check fuzz soak bench micro outages flapping blackhole demo redis peers
+.PHONY: test check fuzz soak bench bench-down bench-replay bench-memory bench-scale micro outages flapping blackhole demo redis peers
 
 test: redis
 	$(CARGO) test
@@ -34,6 +34,11 @@ soak: redis
 bench: redis peers
 	$(CARGO) build --release
 	./benches/bench
+
+# The same binary while Redis is away, when it comes back, in memory, and as things grow. Each says in its first lines what it takes.
+bench-down bench-replay bench-memory bench-scale: bench-%: redis
+	$(CARGO) build --release
+	./benches/$*
 
 # What the parts of a request's path cost. FILTER picks benchmarks by name.
 micro:

@@ -39,6 +39,8 @@ enum Workload {
     /// Sets all keys once, those of redis-benchmark too, and measures nothing.
     Fill,
     Get,
+    /// GETs that must find nothing, as while Redis is away.
+    Miss,
     Set,
     /// MSET of ten.
     Mset,
@@ -115,6 +117,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             arguments,
             ask(Requests::get(keys, value_bytes, pipeline), Stay::Connected)?,
         ),
+        Workload::Miss => play(arguments, ask(Requests::miss(keys, pipeline), Stay::Connected)?),
         Workload::Set => play(
             arguments,
             ask(Requests::set(keys, value_bytes, pipeline), Stay::Connected)?,

@@ -34,6 +34,11 @@ impl Requests {
         Self::of(vec![one], keys, pipeline)
     }
 
+    pub(crate) fn miss(keys: u64, pipeline: usize) -> Self {
+        let one = Writer::default().command(&["GET"], &[KEY]).replied(b"$-1\r\n");
+        Self::of(vec![one], keys, pipeline)
+    }
+
     pub(crate) fn set(keys: u64, value_bytes: usize, pipeline: usize) -> Self {
         Self::of(vec![set(value_bytes)], keys, pipeline)
     }

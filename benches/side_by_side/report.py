@@ -6,6 +6,7 @@ import json
 import pathlib
 
 from . import plot
+from .tables import markdown
 from .targets import DIRECT
 
 MIB = 2**20
@@ -35,16 +36,8 @@ def cells(name: str, target: str, result: dict) -> list[str]:
 
 
 def table(document: dict) -> str:
-    """Markdown, aligned for a terminal as well."""
     rows = [cells(name, target, result) for name, result in document["results"].items() for target in document["targets"]]
-    widths = [max(len(row[column]) for row in [HEADER, *rows]) for column in range(len(HEADER))]
-
-    def line(row: list[str]) -> str:
-        padded = [cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths))]
-        return f"| {' | '.join(padded)} |"
-
-    rule = [("-" * width) if column < 2 else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
-    return "\n".join([line(HEADER), f"| {' | '.join(rule)} |", *map(line, rows)])
+    return markdown(HEADER, rows, names=2)
 
 
 def write(document: dict, directory: pathlib.Path, plot_path: str | None) -> None:
