@@ -31,7 +31,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-pub use publish::publish;
+pub use publish::{Load, publish};
 pub use view::{Phase, Readiness, UpstreamView, View};
 
 /// Connections at a time; one more is closed at once.

@@ -12,13 +12,23 @@ use crate::upstream::stats::{DURATION_BUCKETS, Route, bucket_bound_s};
 
 const COMMAND_DURATION: &str = "tideover_command_duration_seconds";
 
+/// What there is at a time, of all upstreams: connected clients, and records of their backlogs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    pub clients: u64,
+    pub records: u64,
+}
+
 /// Publishes all numbers and looks at the workers' beats. To be called each second, by the control thread.
-pub async fn publish(view: &View) {
+pub async fn publish(view: &View) -> Load {
     let _ = view.stuck_workers(Instant::now());
+    let mut load = Load::default();
     for upstream in &view.upstreams {
         counts(upstream);
+        load.clients += sum(upstream, |stats| stats.clients.load(Relaxed));
         if let Some(numbers) = upstream.journal_status().await {
             let name = upstream.name();
+            load.records += numbers.journal.records;
             let level = QueueLevel {
                 records: numbers.journal.records,
                 bytes: numbers.journal.bytes,
@@ -38,6 +48,7 @@ pub async fn publish(view: &View) {
             }
         }
     }
+    load
 }
 
 fn counts(upstream: &UpstreamView) {

@@ -1,6 +1,7 @@
 //! Listeners, workers, shutdown: puts the rooms together and runs them.
 
 mod edges;
+mod give_back;
 mod limits;
 mod listen;
 mod open;
@@ -25,6 +26,7 @@ use crate::upstream::health::Health;
 use crate::upstream::shared::{Mode, Shared};
 
 use edges::Edges;
+use give_back::GiveBack;
 use listen::{Acceptor, Listener};
 use open::{Opened, ask};
 use worker::Worker;
@@ -165,10 +167,12 @@ fn attach(
     )
 }
 
-/// Publishes the workers' numbers each second.
+/// Publishes the workers' numbers each second, and gives memory back that they need no more.
 async fn publish(view: Arc<View>) {
+    let mut give_back = GiveBack::new(std::time::Instant::now());
     loop {
-        admin::publish(&view).await;
+        let load = admin::publish(&view).await;
+        give_back.look(load, std::time::Instant::now());
         sleep(PUBLISH_INTERVAL).await;
     }
 }

@@ -28,7 +28,7 @@ const NEW_CLIENTS_MAX: usize = 1024;
 const TICK: Duration = Duration::from_millis(50);
 /// A lane that was not used for so many ticks (a minute) ends.
 const IDLE_LANE_TICKS: u32 = 1200;
-/// Buffers that were not needed for so many ticks (a second) are given back.
+/// Memory that was not needed for so many ticks (a second) is given back.
 const SHED_TICKS: u32 = 20;
 /// Between two looks at what is still in flight while stopping.
 const STOP_LOOK: Duration = Duration::from_millis(5);
@@ -214,6 +214,7 @@ async fn tick(local: Rc<Local>) {
         ticks = ticks.wrapping_add(1);
         if ticks.is_multiple_of(SHED_TICKS) {
             local.turn.buffers.shed();
+            local.shed();
         }
         if ticks.is_multiple_of(IDLE_LANE_TICKS) {
             local.end_idle_lanes();

@@ -25,6 +25,8 @@ use crate::upstream::stats;
 const INPUT_WAITING_BYTES_MAX: usize = 64 << 10;
 /// Reads of one client before others get their turn.
 const READS_PER_TURN: usize = 8;
+/// Bytes of one read: more would only wait, for a lane or a streamed request's room.
+const READ_BYTES_MAX: usize = 64 << 10;
 /// Capacity that an idle client keeps.
 const INPUT_KEPT_BYTES: usize = 4 << 10;
 
@@ -249,7 +251,8 @@ impl Task {
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let turn = Rc::clone(&self.session.local.turn);
         let mut scratch = turn.scratch.borrow_mut();
-        match self.reader.poll_read(cx, &mut scratch) {
+        let room = scratch.get_mut(..READ_BYTES_MAX).unwrap_or_default();
+        match self.reader.poll_read(cx, room) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(0)) => {
                 self.end_of_input = true;

@@ -157,6 +157,9 @@ pub enum Incoming {
     Bytes,
 }
 
+/// Requests that an idle connection has room for.
+const IDLE_SLOTS: usize = 64;
+
 /// The part of a connection that sessions push into. Its driver, a task of the same worker, owns the sockets.
 pub struct Link {
     /// Unique in its worker; never 0 or 1.
@@ -456,6 +459,15 @@ impl Link {
                 slot.recipient.denied(slot.seq, said);
             }
             slot.recipient.flush();
+        }
+    }
+
+    /// Gives back memory that a connection without requests does not need.
+    pub(super) fn shed(&self) {
+        let mut slots = self.slots.borrow_mut();
+        if slots.is_empty() {
+            slots.shrink_to(IDLE_SLOTS);
+            self.out.borrow_mut().shed();
         }
     }
 

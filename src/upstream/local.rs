@@ -405,6 +405,11 @@ impl Local {
         self.dial_not_before.get()
     }
 
+    /// Gives back memory that idle connections do not need. To be called now and then.
+    pub fn shed(&self) {
+        self.links.borrow().iter().for_each(|link| link.shed());
+    }
+
     /// Ends lanes that nobody has used since the last call: there may be one for every user and database.
     pub fn end_idle_lanes(&self) {
         for lane in self.lanes.borrow().iter() {

@@ -7,12 +7,14 @@ use std::task::{Context, Poll, ready};
 use super::io::Writer;
 use super::link::Slot;
 
-/// Capacity that an idle connection keeps.
+/// Capacity that an empty buffer keeps until [`Outgoing::shed`].
 const KEPT_BYTES: usize = 128 << 10;
+/// Capacity that an idle connection keeps.
+const IDLE_BYTES: usize = 4 << 10;
 /// Answered bytes are moved out of the way only when there are this many.
 const MOVED_BYTES: usize = 64 << 10;
 /// Unsent bytes of a dedicated connection above which its session stops reading.
-const FULL_BYTES: usize = 256 << 10;
+const FULL_BYTES: usize = 128 << 10;
 /// Unsent bytes that are written in mid-turn, so that the upstream works while the rest of the turn is read. Half of what Redis reads at once.
 const EARLY_BYTES: usize = 8 << 10;
 
@@ -119,6 +121,13 @@ impl Outgoing {
         self.base += passed as u64;
         self.sent += passed as u64;
         passed
+    }
+
+    /// Gives back memory that an idle connection does not need.
+    pub(super) fn shed(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes.shrink_to(IDLE_BYTES);
+        }
     }
 
     /// What is kept of a request: nothing of a streamed one, which may start before everything that is kept.
