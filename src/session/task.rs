@@ -25,8 +25,6 @@ use crate::upstream::stats;
 const INPUT_WAITING_BYTES_MAX: usize = 64 << 10;
 /// Reads of one client before others get their turn.
 const READS_PER_TURN: usize = 8;
-/// Bytes of one read: more would only wait, for a lane or a streamed request's room.
-const READ_BYTES_MAX: usize = 64 << 10;
 /// Capacity that an idle client keeps.
 const INPUT_KEPT_BYTES: usize = 4 << 10;
 
@@ -162,6 +160,7 @@ impl Task {
             self.connection_ended();
             self.keep_fed(cx);
             self.run(cx);
+            self.write_dedicated();
             // What was routed now may have been a SUBSCRIBE.
             self.keep_fed(cx);
             self.invalidate_all();
@@ -186,6 +185,13 @@ impl Task {
                 return self.idle(cx);
             }
             reads += 1;
+        }
+    }
+
+    /// What was routed to the dedicated connection goes out at once: there is nobody whose requests it could be gathered with.
+    fn write_dedicated(&self) {
+        if let Some(link) = self.session.dedicated.borrow().as_ref() {
+            self.session.local.write(link);
         }
     }
 
@@ -251,8 +257,7 @@ impl Task {
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let turn = Rc::clone(&self.session.local.turn);
         let mut scratch = turn.scratch.borrow_mut();
-        let room = scratch.get_mut(..READ_BYTES_MAX).unwrap_or_default();
-        match self.reader.poll_read(cx, room) {
+        match self.reader.poll_read(cx, &mut scratch) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(0)) => {
                 self.end_of_input = true;

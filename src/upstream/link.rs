@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::burst::{Burst, Offer};
+pub use super::in_flight::{InFlight, again};
 use super::outgoing::Outgoing;
 use super::own_request::OwnRequest;
 use super::settings::Identity;
@@ -20,19 +21,6 @@ pub struct LinkKey {
     pub db: u32,
     pub identity: Identity,
     pub protocol: Protocol,
-}
-
-/// What the loss of a connection means for a request on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InFlight {
-    /// May be sent again.
-    Read,
-    /// Sent again already.
-    ReadAgain,
-    /// May have been applied.
-    Write,
-    /// Queued in a MULTI, or about one: EXEC has the last word on it.
-    Queued,
 }
 
 /// Whether a request's age tells anything about the upstream.
@@ -357,13 +345,17 @@ impl Link {
         self.incoming.set(Incoming::Bytes);
     }
 
-    /// Writes in mid-turn where there is enough to write. Not where the driver is to begin draining: what was not sent is dropped then.
+    /// Whether what is unsent is worth a write before the turn is over.
     #[inline]
-    pub(super) fn write_early(&self) {
-        let mut out = self.out.borrow_mut();
-        if out.is_early() && self.state.get() == LinkState::Up {
+    pub(super) fn is_early(&self) -> bool {
+        self.out.borrow().is_early()
+    }
+
+    /// Writes what has been pushed. Not where the driver is to begin draining: what was not sent is dropped then.
+    pub(super) fn write(&self) {
+        if self.state.get() == LinkState::Up {
             // What the socket does not take now is the driver's to write.
-            drop(out.try_write());
+            drop(self.out.borrow_mut().try_write());
         }
     }
 
@@ -477,24 +469,5 @@ impl Link {
         let slots = self.slots.borrow();
         let slot = slots.front()?;
         (slot.watched == Watched::Yes).then(|| now_us.wrapping_sub(slot.sent_us))
-    }
-}
-
-impl From<crate::command::InFlight> for InFlight {
-    fn from(class: crate::command::InFlight) -> Self {
-        match class {
-            crate::command::InFlight::Read => Self::Read,
-            crate::command::InFlight::Write => Self::Write,
-        }
-    }
-}
-
-/// A read that has been sent again is not sent a third time.
-#[must_use]
-pub fn again(class: InFlight) -> InFlight {
-    match class {
-        InFlight::Read | InFlight::ReadAgain => InFlight::ReadAgain,
-        InFlight::Write => InFlight::Write,
-        InFlight::Queued => InFlight::Queued,
     }
 }

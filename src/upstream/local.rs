@@ -17,7 +17,7 @@ use super::shared::{Mode, Shared, WorkerShared};
 use crate::command::Learned;
 use crate::resp::Protocol;
 
-/// Bytes read from a socket at once.
+/// Bytes read from a socket at once: most of what is large then goes on without being kept.
 const SCRATCH_BYTES: usize = 256 << 10;
 /// Wait before a dial that follows a failed one.
 const DIAL_PAUSE: Duration = Duration::from_millis(20);
@@ -224,9 +224,16 @@ impl Local {
 
     /// Writes to a lane in mid-turn where there is enough to write, if the generation is still its own.
     #[inline]
-    pub fn write_early(&self, link: &Link) {
+    pub fn write_early(&self, lane: &Link) {
+        if lane.is_early() {
+            self.write(lane);
+        }
+    }
+
+    /// Writes what has been pushed, if the generation is still the connection's own.
+    pub fn write(&self, link: &Link) {
         if link.generation == self.shared.generation() {
-            link.write_early();
+            link.write();
         }
     }
 

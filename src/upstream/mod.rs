@@ -12,6 +12,7 @@ mod gather;
 pub mod health;
 mod held;
 pub mod hello;
+mod in_flight;
 pub mod io;
 pub mod known;
 pub mod last_said;

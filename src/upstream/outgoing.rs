@@ -14,7 +14,7 @@ const IDLE_BYTES: usize = 4 << 10;
 /// Answered bytes are moved out of the way only when there are this many.
 const MOVED_BYTES: usize = 64 << 10;
 /// Unsent bytes of a dedicated connection above which its session stops reading.
-const FULL_BYTES: usize = 128 << 10;
+const FULL_BYTES: usize = 64 << 10;
 /// Unsent bytes that are written in mid-turn, so that the upstream works while the rest of the turn is read. Half of what Redis reads at once.
 const EARLY_BYTES: usize = 8 << 10;
 
