@@ -126,7 +126,7 @@ fn a_crowd_is_answered_by_more_than_one_burst() {
 }
 
 #[test]
-fn what_redis_answered_reaches_a_client_that_is_closed_in_the_same_turn() {
+fn what_redis_answered_reaches_a_client_that_may_be_closed_in_the_same_turn() {
     let mut redis = RedisServer::start(Durability::Memory);
     let mut proxy = start(&redis, "auto");
     let mut client = proxy.client();
@@ -147,7 +147,8 @@ fn what_redis_answered_reaches_a_client_that_is_closed_in_the_same_turn() {
     });
     redis.kill();
     proxy.process().signal(Signal::CONT);
-    assert_eq!(client.until_closed(), b":1\r\n");
+    // Whether BLPOP goes on waiting, or ends the connection, depends on whether Redis is known to have begun it.
+    assert_eq!(client.reply(), b":1\r\n");
 }
 
 /// The most bytes that wait unread on any connection accepted on this port, as `/proc/net/tcp` tells.
