@@ -9,7 +9,7 @@ use crate::journal::{ReadError, Record};
 
 const READ_RECORDS_MAX: usize = 4096;
 const READ_BYTES_MAX: usize = 4 << 20;
-/// The next read is asked for when fewer are left.
+/// The next read is asked for when fewer are left, and fewer bytes than one brings.
 const RECORDS_LOW: usize = 4096;
 
 /// The journal cannot go on.
@@ -106,7 +106,8 @@ impl Source {
     }
 
     fn ask_ahead(&mut self) -> Result<(), JournalError> {
-        if self.under_way.is_some() || self.records.len() >= RECORDS_LOW {
+        let bytes_held = || self.records.iter().map(|record| record.payload.len()).sum::<usize>();
+        if self.under_way.is_some() || self.records.len() >= RECORDS_LOW || bytes_held() >= READ_BYTES_MAX {
             return Ok(());
         }
         let (sender, receiver) = oneshot::channel();

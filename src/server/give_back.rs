@@ -9,15 +9,22 @@ use crate::admin::Load;
 const CLIENTS_LEFT_MIN: u64 = 256;
 /// So are so many records that were replayed.
 const RECORDS_REPLAYED_MIN: u64 = 10_000;
-/// What starting took, and learning what the upstream knows, is free by then.
-const STARTED: Duration = Duration::from_secs(10);
+/// Not more often than this. What starting took, and learning what the upstream knows, is free by then.
+const INTERVAL: Duration = Duration::from_secs(10);
 
 /// The most that there was since memory was given back.
 #[derive(Debug)]
 pub(super) struct GiveBack {
     peak: Load,
-    /// Nothing once it has been given back for the first time.
-    started: Option<Instant>,
+    /// When that was, or the start.
+    since: Instant,
+    starts: Start,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Settles,
+    Over,
 }
 
 /// Whether it is time.
@@ -31,7 +38,8 @@ impl GiveBack {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             peak: Load::default(),
-            started: Some(now),
+            since: now,
+            starts: Start::Settles,
         }
     }
 
@@ -44,11 +52,15 @@ impl GiveBack {
     }
 
     fn is_due(&mut self, load: Load, now: Instant) -> Due {
-        let has_settled = self.started.take_if(|since| now.duration_since(*since) >= STARTED);
         let clients_left = self.peak.clients.saturating_sub(load.clients);
         let is_replayed = load.records == 0 && self.peak.records >= RECORDS_REPLAYED_MIN;
-        if has_settled.is_some() || clients_left >= CLIENTS_LEFT_MIN || is_replayed {
-            self.peak = load;
+        let is_worth_it = self.starts == Start::Settles || clients_left >= CLIENTS_LEFT_MIN || is_replayed;
+        if is_worth_it && now.duration_since(self.since) >= INTERVAL {
+            *self = Self {
+                peak: load,
+                since: now,
+                starts: Start::Over,
+            };
             return Due::Yes;
         }
         self.peak = Load {
@@ -82,8 +94,9 @@ mod tests {
         let start = Instant::now();
         let mut give_back = GiveBack::new(start);
         assert_eq!(give_back.is_due(load(0, 0), start), Due::No);
-        assert_eq!(give_back.is_due(load(10, 0), start + STARTED), Due::Yes);
-        for (now, expected) in [
+        let mut now = start + INTERVAL;
+        assert_eq!(give_back.is_due(load(10, 0), now), Due::Yes);
+        for (seen, expected) in [
             (load(1000, 0), Due::No),
             (load(1000 - CLIENTS_LEFT_MIN + 1, 0), Due::No),
             (load(1000 - CLIENTS_LEFT_MIN, 0), Due::Yes),
@@ -95,7 +108,22 @@ mod tests {
             (load(0, RECORDS_REPLAYED_MIN - 1), Due::No),
             (load(0, 0), Due::No),
         ] {
-            assert_eq!(give_back.is_due(now, start + STARTED * 2), expected, "{now:?}");
+            now += INTERVAL;
+            assert_eq!(give_back.is_due(seen, now), expected, "{seen:?}");
+        }
+        for (quarters, clients, expected) in [
+            (4, 5000, Due::No),
+            (8, 0, Due::Yes),
+            (9, 5000, Due::No),
+            (10, 0, Due::No),
+            (12, 0, Due::Yes),
+        ] {
+            let at = now + INTERVAL / 4 * quarters;
+            assert_eq!(
+                give_back.is_due(load(clients, 0), at),
+                expected,
+                "{quarters}: not so soon"
+            );
         }
     }
 }

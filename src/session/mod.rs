@@ -41,7 +41,7 @@ use crate::resp::scan;
 use crate::upstream::burst;
 use crate::upstream::io::Writer;
 use crate::upstream::link::{Flush, InFlight, Link, Piece};
-use crate::upstream::local::{Local, wake_after_others};
+use crate::upstream::local::{Local, SCRATCH_BYTES, wake_after_others};
 use crate::upstream::settings::Secret;
 use crate::upstream::stats;
 
@@ -295,8 +295,9 @@ impl Session {
                 }
                 Ok(written) => self.wrote(&mut output, written),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    // What comes from one connection is not read beyond the bound; early replies of others may add to it.
-                    if output.waiting_bytes() > self.settings.limits.reply_buffer_bytes_max * 2 {
+                    // What comes from one connection is not read beyond the bound, but for a read or two; early replies of others may add to it.
+                    let bytes_max = self.settings.limits.reply_buffer_bytes_max;
+                    if output.waiting_bytes() > bytes_max + bytes_max.max(2 * SCRATCH_BYTES) {
                         self.dead.set(true);
                     }
                     if !self.blocked.replace(true) || self.dead.get() {
@@ -346,18 +347,31 @@ impl Session {
             }
             match self.writer.try_write(ready) {
                 Ok(written) => self.wrote(output, written),
-                // Whoever flushes meets the same.
-                Err(_) => return false,
+                Err(error) => {
+                    self.note_blocked(&error);
+                    return false;
+                }
             }
         }
         let mut rest = bytes;
-        while !rest.is_empty()
-            && let Ok(written) = self.writer.try_write(rest)
-        {
-            rest = rest.get(written..).unwrap_or_default();
+        while !rest.is_empty() {
+            match self.writer.try_write(rest) {
+                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+                Err(error) => {
+                    self.note_blocked(&error);
+                    break;
+                }
+            }
         }
         output.passed(rest, piece);
         true
+    }
+
+    /// So that no more is read for a client that takes no more. Whoever flushes meets any other error again.
+    fn note_blocked(&self, error: &std::io::Error) {
+        if error.kind() == std::io::ErrorKind::WouldBlock && !self.blocked.replace(true) {
+            self.wake();
+        }
     }
 
     /// A session that streams to its dedicated connection may wait for room there.

@@ -18,7 +18,7 @@ use crate::resp::Request;
 use crate::resp::scan::{Asker, Limits, Scan, Scanner};
 use crate::upstream::io::{Reader, Writer};
 use crate::upstream::link::Link;
-use crate::upstream::local::wake_after_others;
+use crate::upstream::local::{SCRATCH_BYTES, wake_after_others};
 use crate::upstream::stats;
 
 /// Requests are read on while a session waits, up to this: enough to see that the client is gone.
@@ -190,9 +190,8 @@ impl Task {
 
     /// What was routed to the dedicated connection goes out at once: there is nobody whose requests it could be gathered with.
     fn write_dedicated(&self) {
-        if let Some(link) = self.session.dedicated.borrow().as_ref() {
-            self.session.local.write(link);
-        }
+        let dedicated = self.session.dedicated.borrow();
+        dedicated.iter().for_each(|link| self.session.local.write(link));
     }
 
     fn register(&self, cx: &Context<'_>) {
@@ -257,7 +256,10 @@ impl Task {
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let turn = Rc::clone(&self.session.local.turn);
         let mut scratch = turn.scratch.borrow_mut();
-        match self.reader.poll_read(cx, &mut scratch) {
+        let is_parked = self.session.parked.get();
+        let bytes_max = [SCRATCH_BYTES, INPUT_WAITING_BYTES_MAX][usize::from(is_parked)];
+        let room = scratch.get_mut(..bytes_max).unwrap_or_default();
+        match self.reader.poll_read(cx, room) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(0)) => {
                 self.end_of_input = true;
@@ -273,7 +275,7 @@ impl Task {
                     watch.heard();
                 }
                 let bytes = scratch.get(..read).unwrap_or_default();
-                if self.input.is_empty() && !self.session.parked.get() && self.session.retries.borrow().is_empty() {
+                if self.input.is_empty() && !is_parked && self.session.retries.borrow().is_empty() {
                     let used = self.consume(bytes);
                     self.input.extend_from_slice(bytes.get(used..).unwrap_or_default());
                 } else {

@@ -24,6 +24,9 @@ use crate::resp::reply::{Found, Kind, Scanner};
 /// Reads of one connection before others get their turn.
 const READS_PER_TURN: usize = 8;
 
+/// Capacity that is kept for the start of a header line.
+const INPUT_KEPT_BYTES: usize = 4 << 10;
+
 /// Replay may begin so long after a trip, also without a proof of this connection's end: what it still has to send must not get there after
 /// that, however long commands may wait.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
@@ -152,6 +155,11 @@ impl Driver {
         }
     }
 
+    /// Whether the request whose reply comes next is a streamed one, of which nothing is kept.
+    fn is_streamed_next(&self) -> bool {
+        self.link.slots.borrow().front().is_some_and(|slot| slot.len == 0)
+    }
+
     /// A session that streams waits for the buffer to drain.
     fn wake_owner_for_room(&self) {
         if self.link.kind == LinkKind::Dedicated
@@ -221,6 +229,9 @@ impl Driver {
             input.extend_from_slice(bytes);
             let used = self.replies(&input)?;
             input.drain(..used);
+            if input.is_empty() {
+                input.shrink_to(INPUT_KEPT_BYTES);
+            }
             self.input = input;
         }
         Ok(())
@@ -288,6 +299,9 @@ impl Driver {
                 };
                 // Of a streamed request nothing is kept, and nothing follows it.
                 self.link.out.borrow_mut().forget(slot.start + u64::from(slot.len));
+                if self.link.kind == LinkKind::Dedicated && self.is_streamed_next() {
+                    self.wake_owner_for_room();
+                }
                 self.link.moved_on();
                 if flush == Flush::Wanted {
                     self.flushes.push(slot.recipient);
