@@ -257,7 +257,11 @@ impl Task {
         let turn = Rc::clone(&self.session.local.turn);
         let mut scratch = turn.scratch.borrow_mut();
         let is_parked = self.session.parked.get();
-        let bytes_max = [SCRATCH_BYTES, INPUT_WAITING_BYTES_MAX][usize::from(is_parked)];
+        let bytes_max = if is_parked {
+            INPUT_WAITING_BYTES_MAX
+        } else {
+            SCRATCH_BYTES
+        };
         let room = scratch.get_mut(..bytes_max).unwrap_or_default();
         match self.reader.poll_read(cx, room) {
             Poll::Pending => Poll::Pending,
