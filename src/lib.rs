@@ -35,9 +35,9 @@
 //! ```
 //!
 //! # Threads
-//! - *Control* (the main thread): listeners, admin, and per upstream the health owner (the only one that drives the breaker) and replay.
+//! - *Control* (the main thread): admin, and per upstream the health owner (the only one that drives the breaker) and replay.
 //! - *Workers*: a thread and a current-thread runtime each. Sessions and lanes live and die on one worker and share nothing with others, so
-//!   the path of a forwarded command has no lock. Counters are per worker and are summed when somebody asks.
+//!   the path of a forwarded command has no lock. Counters are per worker and are summed when somebody asks. The first one accepts, for all.
 //! - *Journal owner*, one per upstream: takes all waiting appends, writes once, syncs as the policy says, acknowledges.
 //!
 //! A GET while CLOSED: socket → frame → table → lane's buffer, a place in the order of replies → one write per turn (or 8 KiB) → reply boundary →
@@ -112,8 +112,9 @@
 //!   whether it was sent, and hand back the rest.
 //! - What costs is not the work but the switches between processes. Before a lane writes, others on this core run once and the sockets are looked
 //!   at again, unless that brings nothing; what is gathered beyond 8 KiB is written in mid-turn, so that the upstream works meanwhile; small
-//!   replies of a turn leave with one system call where the kernel has an io_uring, the one place with unsafe code (`upstream::{gather,
-//!   outgoing, burst}`). A session is on the list of those to be flushed once, and off it when it is written to or offered to the burst.
+//!   replies of a turn leave with one system call where the kernel has an io_uring (`upstream::{gather, outgoing, burst}`). A session is on the
+//!   list of those to be flushed once, and off it when it is written to or offered to the burst.
+//! - Unsafe code is where replies enter the io_uring and where freed memory is given back (`server::give_back`), and nowhere else.
 //! - A part of a large value passes from the read buffer to the other socket, and only what that does not take is kept. Buffers of replies belong
 //!   to the worker and are lent to sessions while there is something in them.
 //! - A dead connection is half-closed and read to its end before its requests are judged: a frozen server that wakes answers all.

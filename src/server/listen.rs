@@ -1,8 +1,8 @@
-//! Listening sockets. Accepted connections are handed to the workers in turn.
+//! Listening sockets. The first worker accepts, for all workers in turn: what it serves itself needs no hand-over.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
 
 use super::StartError;
-use super::worker::{NewClient, Socket, ToWorker, Worker};
+use super::worker::{Accepted, Clients, NewClient, Socket, ToWorker};
 use crate::config::ListenAddress;
 use crate::upstream::io::set_options;
 use crate::upstream::shared::Shared;
@@ -23,15 +24,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Unacknowledged data towards a client for longer than this means that it is gone.
 const CLIENT_SILENCE_MAX: Duration = Duration::from_secs(60);
 
-/// A bound socket.
+/// A bound socket, of whoever will accept.
 #[derive(Debug)]
-pub(super) enum Listener {
-    Tcp(TcpListener),
-    Tls(TcpListener, Arc<ServerTls>),
-    Unix(UnixSocket),
+pub(super) enum Bound {
+    Tcp(std::net::TcpListener),
+    Tls(std::net::TcpListener, Arc<ServerTls>),
+    Unix(StdUnixListener, UnixFile),
 }
 
-impl Listener {
+impl Bound {
     /// `tls` is for TCP; a unix socket has none.
     pub(super) async fn bind(address: &ListenAddress, tls: Option<&Arc<ServerTls>>) -> Result<Self, StartError> {
         let bound = match address {
@@ -39,61 +40,81 @@ impl Listener {
                 let bound = TcpListener::bind((host.as_str(), *port)).await;
                 // What it accepts has the options that it has (Linux).
                 let set = bound.and_then(|listener| set_options(&listener, CLIENT_SILENCE_MAX).map(|()| listener));
-                set.map(|listener| match tls {
+                set.and_then(TcpListener::into_std).map(|listener| match tls {
                     Some(tls) => Self::Tls(listener, Arc::clone(tls)),
                     None => Self::Tcp(listener),
                 })
             }
-            ListenAddress::Unix(path) => UnixSocket::bind(path).map(Self::Unix),
+            ListenAddress::Unix(path) => bind_unix(path).map(|(listener, file)| Self::Unix(listener, file)),
         };
         bound.map_err(|error| format!("cannot listen on {address}: {error}"))
     }
+}
 
-    async fn accept(&self) -> io::Result<Socket> {
-        match self {
-            Self::Tcp(listener) => listener.accept().await?.0.into_std().map(Socket::Tcp),
-            Self::Tls(listener, tls) => {
-                let socket = listener.accept().await?.0.into_std()?;
-                Ok(Socket::Tls(socket, Arc::clone(tls)))
-            }
-            Self::Unix(UnixSocket { listener, .. }) => listener.accept().await?.0.into_std().map(Socket::Unix),
-        }
+/// One that the runtime it was made in looks after.
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    Tls(TcpListener, Arc<ServerTls>),
+    Unix {
+        listener: UnixListener,
+        /// For its end.
+        _file: UnixFile,
+    },
+}
+
+impl Listener {
+    fn new(bound: Bound) -> io::Result<Self> {
+        Ok(match bound {
+            Bound::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
+            Bound::Tls(listener, tls) => Self::Tls(TcpListener::from_std(listener)?, tls),
+            Bound::Unix(listener, file) => Self::Unix {
+                listener: UnixListener::from_std(listener)?,
+                _file: file,
+            },
+        })
+    }
+
+    async fn accept(&self) -> io::Result<Accepted> {
+        Ok(match self {
+            Self::Tcp(listener) => Socket::Tcp(listener.accept().await?.0),
+            Self::Tls(listener, tls) => Socket::Tls(listener.accept().await?.0, Arc::clone(tls)),
+            Self::Unix { listener, .. } => Socket::Unix(listener.accept().await?.0),
+        })
     }
 }
 
-/// A listener whose file goes with it.
+/// A unix socket's file, which goes with it.
 #[derive(Debug)]
-pub(super) struct UnixSocket {
-    listener: UnixListener,
+pub(super) struct UnixFile {
     path: PathBuf,
     /// The file's own number: nobody else's is removed.
     ino: u64,
 }
 
-impl UnixSocket {
-    /// A file that a dead process left behind is in the way; one that somebody listens on, or that is no socket, is not touched.
-    fn bind(path: &Path) -> io::Result<Self> {
-        let listener = match UnixListener::bind(path) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let is_socket = std::fs::symlink_metadata(path)?.file_type().is_socket();
-                let is_refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-                if !is_socket || !StdUnixStream::connect(path).is_err_and(is_refused) {
-                    return Err(error);
-                }
-                std::fs::remove_file(path)?;
-                UnixListener::bind(path)?
+/// A file that a dead process left behind is in the way; one that somebody listens on, or that is no socket, is not touched.
+fn bind_unix(path: &Path) -> io::Result<(StdUnixListener, UnixFile)> {
+    let listener = match StdUnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let is_socket = std::fs::symlink_metadata(path)?.file_type().is_socket();
+            let is_refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+            if !is_socket || !StdUnixStream::connect(path).is_err_and(is_refused) {
+                return Err(error);
             }
-            bound => bound?,
-        };
-        Ok(Self {
-            listener,
-            ino: std::fs::symlink_metadata(path)?.ino(),
-            path: path.to_owned(),
-        })
-    }
+            std::fs::remove_file(path)?;
+            StdUnixListener::bind(path)?
+        }
+        bound => bound?,
+    };
+    listener.set_nonblocking(true)?;
+    let file = UnixFile {
+        ino: std::fs::symlink_metadata(path)?.ino(),
+        path: path.to_owned(),
+    };
+    Ok((listener, file))
 }
 
-impl Drop for UnixSocket {
+impl Drop for UnixFile {
     fn drop(&mut self) {
         if std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.ino) {
             // One that stays is replaced at the next start.
@@ -102,31 +123,60 @@ impl Drop for UnixSocket {
     }
 }
 
+/// What the first worker accepts from, and for whom besides itself.
+pub(super) struct Door {
+    /// One of each upstream.
+    pub(super) bound: Vec<Bound>,
+    pub(super) others: Vec<mpsc::Sender<ToWorker>>,
+    pub(super) clients_max: usize,
+}
+
+impl Door {
+    /// Ready to accept in the runtime that this is called in.
+    ///
+    /// # Errors
+    /// Those of asking the system to look after the listeners.
+    pub(super) fn open(self, clients: &Rc<Clients>) -> io::Result<Vec<Acceptor>> {
+        let acceptor = |(upstream, bound)| {
+            Ok(Acceptor {
+                listener: Listener::new(bound)?,
+                upstream,
+                clients: Rc::clone(clients),
+                others: self.others.clone(),
+                clients_max: self.clients_max,
+            })
+        };
+        self.bound.into_iter().enumerate().map(acceptor).collect()
+    }
+}
+
 /// Accepts for one upstream.
 pub(super) struct Acceptor {
-    pub(super) upstream: usize,
-    pub(super) shared: Arc<Shared>,
-    pub(super) workers: Rc<Vec<Worker>>,
-    pub(super) clients_max: usize,
+    listener: Listener,
+    upstream: usize,
+    clients: Rc<Clients>,
+    others: Vec<mpsc::Sender<ToWorker>>,
+    clients_max: usize,
 }
 
 /// Client IDs are of the process, as Redis's are of the server.
 static NEXT_CLIENT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Acceptor {
-    pub(super) async fn run(self, listener: Listener) {
-        let mut turn = 0;
+    pub(super) async fn run(self) {
+        let shared = Arc::clone(self.clients.shared(self.upstream));
+        let mut turns = (0..=self.others.len()).cycle();
         loop {
-            let socket = match listener.accept().await {
+            let socket = match self.listener.accept().await {
                 Ok(socket) => socket,
                 Err(error) => {
-                    tracing::warn!(upstream = %self.shared.target.name, %error, "a client could not be accepted");
+                    tracing::warn!(upstream = %shared.target.name, %error, "a client could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
-            if self.is_full() {
-                refuse(socket);
+            if is_full(&shared, self.clients_max) {
+                refuse(&socket);
                 continue;
             }
             let client = NewClient {
@@ -134,34 +184,35 @@ impl Acceptor {
                 id: NEXT_CLIENT_ID.fetch_add(1, Relaxed),
                 socket,
             };
-            turn = (turn + 1) % self.workers.len();
-            let Some(worker) = self.workers.get(turn) else { return };
-            if worker.inbox.send(ToWorker::Serve(client)).await.is_err() {
-                return;
+            match turns.next().and_then(|turn| self.others.get(turn)) {
+                None => self.clients.serve(client),
+                Some(other) => match client.handed_over() {
+                    // It takes none any more when it stops, and then so do we.
+                    Ok(client) => drop(other.send(ToWorker::Serve(client)).await),
+                    Err(error) => tracing::debug!(%error, "a client was gone before it was served"),
+                },
             }
         }
     }
+}
 
-    fn is_full(&self) -> bool {
-        let clients: u64 = self
-            .shared
-            .workers
-            .iter()
-            .map(|worker| worker.stats.clients.load(Relaxed))
-            .sum();
-        clients >= self.clients_max as u64
-    }
+fn is_full(shared: &Shared, clients_max: usize) -> bool {
+    let clients: u64 = shared
+        .workers
+        .iter()
+        .map(|worker| worker.stats.clients.load(Relaxed))
+        .sum();
+    clients >= clients_max as u64
 }
 
 /// As Redis does: an error, then the end.
-fn refuse(socket: Socket) {
-    use std::io::Write;
+fn refuse(socket: &Accepted) {
     const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
     // The client learns it from the close as well.
     let _ = match socket {
-        Socket::Tcp(mut stream) => stream.write(FULL),
+        Socket::Tcp(stream) => stream.try_write(FULL),
         // Before the handshake nothing can be said.
         Socket::Tls(..) => Ok(0),
-        Socket::Unix(mut stream) => stream.write(FULL),
+        Socket::Unix(stream) => stream.try_write(FULL),
     };
 }

@@ -5,10 +5,10 @@ mod give_back;
 mod limits;
 mod listen;
 mod open;
-pub mod worker;
+mod worker;
 
+use std::io;
 use std::process::ExitCode;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::admin::{self, Phase, Readiness, UpstreamView, View};
-use crate::config::Settings;
+use crate::config::{Settings, UpstreamSettings};
 use crate::journal::owner::OwnerHandle;
 use crate::replay::{Controls, Pause};
 use crate::telemetry;
@@ -27,9 +27,9 @@ use crate::upstream::shared::{Mode, Shared};
 
 use edges::Edges;
 use give_back::GiveBack;
-use listen::{Acceptor, Listener};
+use listen::{Bound, Door};
 use open::{Opened, ask};
-use worker::Worker;
+use worker::{Part, Worker};
 
 /// Between two publications of the workers' numbers.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
@@ -68,7 +68,6 @@ struct Served {
     shared: Arc<Shared>,
     owner: OwnerHandle,
     controls: Arc<Controls>,
-    acceptor: tokio::task::JoinHandle<()>,
 }
 
 async fn serve(settings: &Settings, metrics: telemetry::Metrics) -> Result<(), StartError> {
@@ -77,28 +76,21 @@ async fn serve(settings: &Settings, metrics: telemetry::Metrics) -> Result<(), S
     let workers_count = settings
         .workers
         .map_or_else(limits::workers, std::num::NonZeroUsize::get);
-    let mut listeners = Vec::new();
+    let mut bound = Vec::new();
     for upstream in &settings.upstreams {
-        listeners.push(Listener::bind(&upstream.listen, upstream.listen_tls.as_ref()).await?);
+        bound.push(Bound::bind(&upstream.listen, upstream.listen_tls.as_ref()).await?);
     }
     let admin_listener = TcpListener::bind(settings.admin)
         .await
         .map_err(|error| format!("cannot listen on {} (admin): {error}", settings.admin))?;
     let (opened, parts) = open::all(settings, workers_count)?;
-    let mut workers = Vec::new();
-    for (index, parts) in parts.into_iter().enumerate() {
-        workers.push(
-            worker::start(index, settings.io_uring, parts)
-                .map_err(|error| format!("a worker cannot start: {error}"))?,
-        );
-    }
-    let workers = Rc::new(workers);
     let (mut served, mut views) = (Vec::new(), Vec::new());
-    for (index, (opened, listener)) in opened.into_iter().zip(listeners).enumerate() {
-        let (upstream, view) = attach(settings, index, opened, listener, &workers);
+    for (upstream, opened) in settings.upstreams.iter().zip(opened) {
+        let (upstream, view) = attach(settings, upstream, opened);
         served.push(upstream);
         views.push(view);
     }
+    let workers = start_workers(settings, parts, bound).map_err(|error| format!("a worker cannot start: {error}"))?;
     let ready = Arc::new(Readiness::default());
     let view = Arc::new(View {
         upstreams: views,
@@ -114,20 +106,29 @@ async fn serve(settings: &Settings, metrics: telemetry::Metrics) -> Result<(), S
     };
     telemetry::stopping(name);
     ready.set(Phase::Stopping);
-    served.iter().for_each(|upstream| upstream.acceptor.abort());
     stop(&workers, &served, settings.shutdown_timeout).await;
     Ok(())
 }
 
-/// Starts what serves one upstream on the control thread: its health owner and its acceptor.
-fn attach(
-    settings: &Settings,
-    index: usize,
-    opened: Opened,
-    listener: Listener,
-    workers: &Rc<Vec<Worker>>,
-) -> (Served, UpstreamView) {
-    let upstream = &settings.upstreams[index];
+/// The first one last: it accepts for the others.
+fn start_workers(settings: &Settings, parts: Vec<Vec<Part>>, bound: Vec<Bound>) -> io::Result<Vec<Worker>> {
+    let start = |(index, parts), door| worker::start(index, settings.io_uring, parts, door);
+    let mut parts = parts.into_iter().enumerate();
+    let first = parts.next();
+    let mut workers = parts.map(|parts| start(parts, None)).collect::<io::Result<Vec<_>>>()?;
+    let door = Door {
+        bound,
+        others: workers.iter().map(|worker| worker.inbox.clone()).collect(),
+        clients_max: settings.limits.clients_max,
+    };
+    if let Some(first) = first {
+        workers.push(start(first, Some(door))?);
+    }
+    Ok(workers)
+}
+
+/// Starts what serves one upstream on the control thread: its health owner.
+fn attach(settings: &Settings, upstream: &UpstreamSettings, opened: Opened) -> (Served, UpstreamView) {
     telemetry::started(&upstream.name, &upstream.listen, &upstream.url, &settings.data_dir);
     let Opened {
         shared,
@@ -141,12 +142,6 @@ fn attach(
         replay,
     };
     tokio::task::spawn_local(Health::new(Arc::clone(&shared), signs, upstream.breaker.clone(), edges).run());
-    let acceptor = Acceptor {
-        upstream: index,
-        shared: Arc::clone(&shared),
-        workers: Rc::clone(workers),
-        clients_max: settings.limits.clients_max,
-    };
     let mut view = UpstreamView::new(
         Arc::clone(&shared),
         owner.clone(),
@@ -155,13 +150,11 @@ fn attach(
         upstream.url.to_string(),
     );
     view.rate_max = upstream.replay.rate_max;
-    let acceptor = tokio::task::spawn_local(acceptor.run(listener));
     (
         Served {
             shared,
             owner,
             controls,
-            acceptor,
         },
         view,
     )

@@ -13,6 +13,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::listen::Door;
 use crate::journal::owner::OwnerHandle;
 use crate::session::{self, Appender};
 use crate::upstream::burst::Uring;
@@ -35,36 +36,69 @@ const STOP_LOOK: Duration = Duration::from_millis(5);
 /// How long a client may take for its TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
-/// A connection as the listener accepted it.
+/// A client's connection.
 #[derive(Debug)]
-pub enum Socket {
-    Tcp(std::net::TcpStream),
-    Tls(std::net::TcpStream, Arc<ServerTls>),
-    Unix(std::os::unix::net::UnixStream),
+pub(super) enum Socket<T, U> {
+    Tcp(T),
+    Tls(T, Arc<ServerTls>),
+    Unix(U),
 }
 
-/// A client for the worker to serve.
+/// One that this worker's runtime looks after.
+pub(super) type Accepted = Socket<TcpStream, UnixStream>;
+/// One that no runtime looks after, on its way to another worker.
+pub(super) type HandedOver = Socket<std::net::TcpStream, std::os::unix::net::UnixStream>;
+
+/// A client to be served.
 #[derive(Debug)]
-pub struct NewClient {
-    pub upstream: usize,
-    pub id: u64,
-    pub socket: Socket,
+pub(super) struct NewClient<S> {
+    pub(super) upstream: usize,
+    pub(super) id: u64,
+    pub(super) socket: S,
+}
+
+impl NewClient<Accepted> {
+    /// For another worker.
+    ///
+    /// # Errors
+    /// Those of taking the socket away from the runtime.
+    pub(super) fn handed_over(self) -> io::Result<NewClient<HandedOver>> {
+        let Self { upstream, id, socket } = self;
+        let socket = match socket {
+            Socket::Tcp(stream) => Socket::Tcp(stream.into_std()?),
+            Socket::Tls(stream, tls) => Socket::Tls(stream.into_std()?, tls),
+            Socket::Unix(stream) => Socket::Unix(stream.into_std()?),
+        };
+        Ok(NewClient { upstream, id, socket })
+    }
+}
+
+impl NewClient<HandedOver> {
+    fn accepted(self) -> io::Result<NewClient<Accepted>> {
+        let Self { upstream, id, socket } = self;
+        let socket = match socket {
+            Socket::Tcp(stream) => Socket::Tcp(TcpStream::from_std(stream)?),
+            Socket::Tls(stream, tls) => Socket::Tls(TcpStream::from_std(stream)?, tls),
+            Socket::Unix(stream) => Socket::Unix(UnixStream::from_std(stream)?),
+        };
+        Ok(NewClient { upstream, id, socket })
+    }
 }
 
 /// What a worker is told.
 #[derive(Debug)]
-pub enum ToWorker {
-    Serve(NewClient),
-    /// Take no more requests, answer those in flight, and end.
+pub(super) enum ToWorker {
+    Serve(NewClient<HandedOver>),
+    /// Take no more clients and requests, answer those in flight, and end.
     Stop,
 }
 
 /// What a worker is given of each upstream.
-pub struct Part {
-    pub shared: Arc<Shared>,
-    pub owner: OwnerHandle,
-    pub session: session::Settings,
-    pub confirm: Box<dyn Fn(u64) + Send>,
+pub(super) struct Part {
+    pub(super) shared: Arc<Shared>,
+    pub(super) owner: OwnerHandle,
+    pub(super) session: session::Settings,
+    pub(super) confirm: Box<dyn Fn(u64) + Send>,
 }
 
 impl std::fmt::Debug for Part {
@@ -75,31 +109,32 @@ impl std::fmt::Debug for Part {
     }
 }
 
-/// The listener's end of a worker.
+/// The others' end of a worker.
 #[derive(Debug)]
-pub struct Worker {
-    pub inbox: mpsc::Sender<ToWorker>,
+pub(super) struct Worker {
+    pub(super) inbox: mpsc::Sender<ToWorker>,
     is_ended: Arc<AtomicBool>,
 }
 
 impl Worker {
     /// Asks it to end. A worker whose inbox is full is ended with the process.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         let _ = self.inbox.try_send(ToWorker::Stop);
     }
 
     #[must_use]
-    pub fn is_ended(&self) -> bool {
+    pub(super) fn is_ended(&self) -> bool {
         self.is_ended.load(Acquire)
     }
 }
 
-/// Starts worker number `index`.
+/// Starts worker number `index`, and returns once it serves. The first one has the door.
 ///
 /// # Errors
-/// Those of starting a thread or a runtime.
-pub fn start(index: usize, uring: Uring, parts: Vec<Part>) -> io::Result<Worker> {
+/// Those of starting a thread or a runtime, and of listening.
+pub(super) fn start(index: usize, uring: Uring, parts: Vec<Part>, door: Option<Door>) -> io::Result<Worker> {
     let (inbox, receiver) = mpsc::channel(NEW_CLIENTS_MAX);
+    let (is_serving, serving) = std::sync::mpsc::sync_channel(1);
     let owners: Vec<OwnerHandle> = parts.iter().map(|part| part.owner.clone()).collect();
     let is_ended = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&is_ended);
@@ -110,17 +145,20 @@ pub fn start(index: usize, uring: Uring, parts: Vec<Part>) -> io::Result<Worker>
             .build_local(LocalOptions::default())
     };
     thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        // Nobody hears it where the starting thread is gone, which is the end of the process.
+        let say = |begun: io::Result<()>| drop(is_serving.send(begun));
         match runtime() {
             Ok(runtime) => {
-                runtime.block_on(work(index, uring, parts, receiver));
+                runtime.block_on(work(index, uring, parts, door, receiver, say));
                 // The resolver may be waiting for a name server on a thread of its own.
                 runtime.shutdown_background();
             }
-            Err(error) => tracing::error!(%error, "a worker has no runtime"),
+            Err(error) => say(Err(error)),
         }
         flag.store(true, Release);
         stand_aside(index, &owners);
     })?;
+    serving.recv().map_err(io::Error::other)??;
     Ok(Worker { inbox, is_ended })
 }
 
@@ -137,10 +175,47 @@ fn stand_aside(index: usize, owners: &[OwnerHandle]) {
 /// Tasks run between two looks at the sockets: many, so that what one look brought is written together.
 const EVENT_INTERVAL: u32 = 256;
 
-async fn work(index: usize, uring: Uring, parts: Vec<Part>, mut receiver: mpsc::Receiver<ToWorker>) {
+/// Serves the clients of all upstreams on this worker.
+pub(super) struct Clients {
+    upstreams: Vec<(Rc<Appender>, Rc<session::Settings>)>,
+}
+
+impl Clients {
+    #[must_use]
+    pub(super) fn shared(&self, upstream: usize) -> &Arc<Shared> {
+        &self.upstreams[upstream].0.local().shared
+    }
+
+    pub(super) fn serve(&self, client: NewClient<Accepted>) {
+        let (appender, settings) = &self.upstreams[client.upstream];
+        let (appender, settings) = (Rc::clone(appender), Rc::clone(settings));
+        let (reader, writer) = match client.socket {
+            Socket::Tcp(stream) => split_tcp(stream),
+            Socket::Unix(stream) => split_unix(stream),
+            Socket::Tls(stream, tls) => {
+                tokio::task::spawn_local(async move {
+                    if let Some((reader, writer)) = shake_hands(appender.local(), stream, &tls).await {
+                        session::serve(appender, settings, client.id, reader, writer).await;
+                    }
+                });
+                return;
+            }
+        };
+        tokio::task::spawn_local(session::serve(appender, settings, client.id, reader, writer));
+    }
+}
+
+async fn work(
+    index: usize,
+    uring: Uring,
+    parts: Vec<Part>,
+    door: Option<Door>,
+    mut receiver: mpsc::Receiver<ToWorker>,
+    say: impl FnOnce(io::Result<()>),
+) {
     let turn = Rc::new(Turn::new(uring));
     tokio::task::spawn_local(Rc::clone(&turn).flush_each_turn());
-    let upstreams: Vec<(Rc<Appender>, Rc<session::Settings>)> = parts
+    let upstreams = parts
         .into_iter()
         .map(|part| {
             let confirm: Box<dyn Fn(u64)> = part.confirm;
@@ -150,35 +225,27 @@ async fn work(index: usize, uring: Uring, parts: Vec<Part>, mut receiver: mpsc::
             (Appender::start(local, part.owner), Rc::new(part.session))
         })
         .collect();
-    while let Some(message) = receiver.recv().await {
-        let client = match message {
-            ToWorker::Serve(client) => client,
-            ToWorker::Stop => break,
-        };
-        let Some((appender, settings)) = upstreams.get(client.upstream) else {
-            continue;
-        };
-        let (appender, settings) = (Rc::clone(appender), Rc::clone(settings));
-        let split = match client.socket {
-            Socket::Tcp(socket) => TcpStream::from_std(socket).map(split_tcp),
-            Socket::Unix(socket) => UnixStream::from_std(socket).map(split_unix),
-            Socket::Tls(socket, tls) => {
-                tokio::task::spawn_local(async move {
-                    if let Some((reader, writer)) = shake_hands(appender.local(), socket, &tls).await {
-                        session::serve(appender, settings, client.id, reader, writer).await;
-                    }
-                });
-                continue;
-            }
-        };
-        match split {
-            Ok((reader, writer)) => {
-                tokio::task::spawn_local(session::serve(appender, settings, client.id, reader, writer));
-            }
+    let clients = Rc::new(Clients { upstreams });
+    let acceptors = match door.map_or_else(|| Ok(Vec::new()), |door| door.open(&clients)) {
+        Ok(acceptors) => acceptors,
+        Err(error) => return say(Err(error)),
+    };
+    let acceptors = acceptors
+        .into_iter()
+        .map(|acceptor| tokio::task::spawn_local(acceptor.run()));
+    let acceptors: Vec<_> = acceptors.collect();
+    say(Ok(()));
+    while let Some(ToWorker::Serve(client)) = receiver.recv().await {
+        match client.accepted() {
+            Ok(client) => clients.serve(client),
             Err(error) => tracing::debug!(%error, "a client was gone before it was served"),
         }
     }
-    for (appender, _) in &upstreams {
+    // Who comes now is turned away at once, here and where clients are handed over.
+    drop(receiver);
+    acceptors.iter().for_each(tokio::task::JoinHandle::abort);
+    let upstreams = &clients.upstreams;
+    for (appender, _) in upstreams {
         appender.local().stop();
     }
     while upstreams
@@ -192,15 +259,12 @@ async fn work(index: usize, uring: Uring, parts: Vec<Part>, mut receiver: mpsc::
 }
 
 /// One that has not finished counts as a client already.
-async fn shake_hands(local: &Local, socket: std::net::TcpStream, tls: &ServerTls) -> Option<(Reader, Writer)> {
+async fn shake_hands(local: &Local, stream: TcpStream, tls: &ServerTls) -> Option<(Reader, Writer)> {
     let clients = &local.worker().stats.clients;
     add(clients, 1);
-    let shaken = match TcpStream::from_std(socket) {
-        Ok(stream) => timeout(HANDSHAKE_MAX, Box::pin(accept_tls(stream, tls)))
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
-        Err(error) => Err(error),
-    };
+    let shaken = timeout(HANDSHAKE_MAX, Box::pin(accept_tls(stream, tls)))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     sub(clients, 1);
     shaken
         .map_err(|error| tracing::debug!(%error, "a client's TLS handshake failed"))

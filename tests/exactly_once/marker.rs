@@ -206,7 +206,9 @@ fn evict_the_marker(redis: &RedisServer) {
     ] {
         direct.call(command);
     }
-    wait_until(DEADLINE, "the marker is evicted", || integer(&direct.call(&["EXISTS", &marker])) == 0);
+    wait_until(DEADLINE, "the marker is evicted", || {
+        integer(&direct.call(&["EXISTS", &marker])) == 0
+    });
     check(&mut direct, "CONFIG SET maxmemory 0", b"+OK\r\n");
 }
 
