@@ -28,6 +28,7 @@ use crate::upstream::shared::{Mode, Shared};
 use edges::Edges;
 use give_back::GiveBack;
 use listen::{Acceptor, Listener};
+pub(crate) use open::random_id;
 use open::{Opened, ask};
 use worker::Worker;
 
