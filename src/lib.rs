@@ -96,7 +96,7 @@
 //!   password-owed                  there while Redis asks a password of sessions that have none
 //!   replay-wishes                  what people asked of replay: a pause, a rate
 //!   journal/lock                   one process at a time
-//!   journal/queue                  queue id (part of the marker's name), incarnations
+//!   journal/queue                  queue id (part of the marker's key), incarnations (their names: part of its value)
 //!   journal/checkpoint[.recent]    how far replay got
 //!   journal/seg-<seq>.journal      records; formats in src/journal/format.rs, payloads in src/outage/payload.rs
 //!   journal/dead-letters
@@ -131,6 +131,8 @@
 //! - Replies come from Redis or [`outage`], bytes in and bytes out: what passes through is framed, never decoded.
 //! - A record stores the effect, not the wish: relative expiries are absolute from acceptance on, in the upstream's time at replay. What a rule
 //!   asks for at replay (create only, needs its key) stands in it as a *guard*, judged under WATCH before its batch is sent.
+//! - The incarnation in the marker's value is a name, drawn at each opening, not the upper half of the number behind it: two copies of a data
+//!   directory go on with the same numbers, and never take each other's marker for their own (`journal::incarnations`).
 //! - Keys answered neutrally are *tainted* until the outage ends, where a rule asks: one bounded set per upstream, behind a lock that no
 //!   forwarded command meets.
 //! - What keeps the next connection from coming up (a name that does not resolve, refused credentials of the URL, `maxclients`, a lack of our own)

@@ -20,6 +20,7 @@ use crate::journal::{
     DeadLetter, DiskStorage, Fsync, Journal, OpenError, Overlay, SEGMENT_BYTES_MAX, Settings, Storage,
 };
 use crate::replay::{Kept, Pause};
+use crate::server::random_id;
 use crate::upstream::clock::wall_ms;
 
 /// Letters in memory at a time.
@@ -228,9 +229,7 @@ impl Stopped {
     }
 
     fn open<S: Storage>(&self, storage: S) -> Result<Journal<S>, VerbError> {
-        let mut fresh_queue_id = [0; 16];
-        fastrand::fill(&mut fresh_queue_id);
-        match Journal::open(storage, SETTINGS, fresh_queue_id, wall_ms()) {
+        match Journal::open(storage, SETTINGS, random_id(), wall_ms()) {
             Ok((journal, _)) => Ok(journal),
             Err(OpenError::Locked) => Err(self.is_held()),
             Err(error) => Err(at(&self.dir, &error)),

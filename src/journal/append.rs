@@ -230,7 +230,7 @@ impl<S: Storage> Journal<S> {
         };
         queue.save(&self.storage)?;
         self.incarnations = queue.incarnations;
-        self.next_seq = (self.incarnations.current() << 32) + 1;
+        self.next_seq = (self.incarnations.current_ordinal() << 32) + 1;
         Ok(())
     }
 

@@ -7,8 +7,11 @@
 //! record    crc u32 | payload length u32 | seq u64 | wall_ms u64 | mono_ms u64 | payload
 //!           crc: of all that follows it, started from the crc of the queue id
 //! small     magic 8 | version u32 | body length u32 | body | crc u32 (of all before it)
-//!   queue       "TIDEQUEU": queue id 16 | newest incarnation u64 | u64, all up to it are known | the later ones, u64 each
-//!               (an earlier version wrote the newest only, with all up to it known)
+//!   queue       "TIDEQUEU", version 2: queue id 16 | ordinal u64: the names of the incarnations up to it are not kept |
+//!               the later ones, ordinal u64 and name u64 each
+//!               version 1: queue id 16 | newest ordinal u64 | ordinal u64, as above | the later ones, ordinal u64 each;
+//!               or up to the newest only. The ordinal is the name, also in the marker, so who knows version 1 alone must
+//!               not read version 2, and refuses to start.
 //!   checkpoint  "TIDECHKP": queue id 16 | generation u64 | seq u64 | wall_ms u64 | offset i64 | run_id | replid,
 //!               both as length u16 and bytes
 //! log       magic 8 | version u32 | queue id 16 | entries
@@ -156,10 +159,10 @@ pub(super) fn segment_first_seq(name: &str) -> Option<u64> {
 }
 
 /// Wraps the body of a small file.
-pub(super) fn encode_small(magic: &[u8; 8], body: &[u8]) -> Vec<u8> {
+pub(super) fn encode_small(magic: &[u8; 8], version: u32, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(body.len() + 20);
     out.extend_from_slice(magic);
-    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&version.to_le_bytes());
     out.extend_from_slice(&(body.len() as u32).to_le_bytes());
     out.extend_from_slice(body);
     out.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
@@ -167,11 +170,11 @@ pub(super) fn encode_small(magic: &[u8; 8], body: &[u8]) -> Vec<u8> {
 }
 
 /// The body of a small file; `None` when it is not whole or not of this version. Bytes after it do not matter.
-pub(super) fn parse_small<'a>(magic: &[u8; 8], bytes: &'a [u8]) -> Option<&'a [u8]> {
+pub(super) fn parse_small<'a>(magic: &[u8; 8], version: u32, bytes: &'a [u8]) -> Option<&'a [u8]> {
     let body_bytes = u32_at(bytes, 12)? as usize;
     let whole = bytes.get(..16usize.checked_add(body_bytes)?)?;
     let sound = whole.starts_with(magic)
-        && u32_at(bytes, 8)? == VERSION
+        && u32_at(bytes, 8)? == version
         && u32_at(bytes, whole.len())? == crc32fast::hash(whole);
     if sound { whole.get(16..) } else { None }
 }

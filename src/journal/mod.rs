@@ -71,7 +71,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use format::{Codec, QueueId};
-pub use incarnations::Incarnations;
+pub use incarnations::{Incarnation, Incarnations};
 use keyed_log::KeyedLog;
 pub use overlay::{Overlay, OverlayFile};
 use segment::{Segment, Tally};

@@ -445,7 +445,7 @@ impl Run {
             entry.fate = Fate::Synced;
         }
         self.replayed_seq = replayed_seq;
-        assert!(self.journal().incarnations().current() > self.last_seq >> 32);
+        assert!(self.journal().incarnations().current_ordinal() > self.last_seq >> 32);
     }
 }
 

@@ -28,15 +28,15 @@ fn disk(file: &str) -> impl FnOnce(io::Error) -> OpenError {
 }
 
 impl<S: Storage> Journal<S> {
-    /// Takes the directory, recovers what is there and begins a new incarnation, durably. `fresh_queue_id`, at random each time, becomes the
-    /// id of a directory that has none; `wall_ms` stands for the time of confirmation where it is not known.
+    /// Takes the directory, recovers what is there and begins a new incarnation, durably. `random`, another one each time, becomes the queue id
+    /// of a directory that has none, and the incarnation's name of one that has; `wall_ms` stands for the time of confirmation where it is not known.
     ///
     /// # Errors
     /// See [`OpenError`]; no record is changed.
     pub fn open(
         mut storage: S,
         settings: Settings,
-        fresh_queue_id: QueueId,
+        random: [u8; 16],
         wall_ms: u64,
     ) -> Result<(Self, OpenReport), OpenError> {
         lock(&mut storage)?;
@@ -44,7 +44,7 @@ impl<S: Storage> Journal<S> {
         for name in names.iter().filter(|name| name.ends_with(".tmp")) {
             storage.remove(name).map_err(disk(name))?;
         }
-        let queue = load_queue(&storage, &names, fresh_queue_id)?;
+        let queue = load_queue(&storage, &names, random)?;
         let codec = Codec::new(&queue.queue_id);
         let (checkpoints, checkpoint, checkpoints_unreadable) =
             Checkpoints::load(&storage, queue.queue_id).map_err(disk("checkpoint"))?;
@@ -72,7 +72,7 @@ impl<S: Storage> Journal<S> {
         let replayed_seq = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.seq);
         let is_backlog = |seq| seq > replayed_seq && holds(&segments, seq);
         let (letters, waiting) = logs(&storage, &queue, codec, &is_backlog, &mut report)?;
-        let incarnations = queue.incarnations.after_opening(&fresh_queue_id);
+        let incarnations = queue.incarnations.after_opening(&random);
         let incarnations = incarnations.ok_or(OpenError::Exhausted)?;
         let mut journal = Self {
             storage,
@@ -80,7 +80,7 @@ impl<S: Storage> Journal<S> {
             codec,
             queue_id: queue.queue_id,
             queue_id_hex: hex(&queue.queue_id),
-            next_seq: (incarnations.current() << 32) + 1,
+            next_seq: (incarnations.current_ordinal() << 32) + 1,
             incarnations,
             start: Start::Pending(String::new()),
             next_segment_id: segments.len() as u64,

@@ -2,12 +2,14 @@
 
 use std::io;
 
-use super::format::{QueueId, encode_small, parse_small, u64_at};
+use super::format::{QueueId, VERSION, encode_small, parse_small, u64_at};
 use super::incarnations::Incarnations;
 use super::storage::{Storage, StorageFile};
 use super::types::{Checkpoint, Mark, is_no_room};
 
 const QUEUE_MAGIC: &[u8; 8] = b"TIDEQUEU";
+const QUEUE_VERSION: u32 = 2;
+const QUEUE_VERSION_UNNAMED: u32 = 1;
 const CHECKPOINT_MAGIC: &[u8; 8] = b"TIDECHKP";
 const SMALL_FILE_BYTES_MAX: u64 = 256 * 1024;
 pub(super) const QUEUE: &str = "queue";
@@ -25,11 +27,14 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
-        let body = parse_small(QUEUE_MAGIC, bytes)?;
-        Some(Self {
-            queue_id: *body.first_chunk()?,
-            incarnations: Incarnations::parse(body.get(16..)?)?,
-        })
+        let of = |version, parse_incarnations: fn(&[u8]) -> Option<Incarnations>| {
+            let (queue_id, incarnations) = parse_small(QUEUE_MAGIC, version, bytes)?.split_first_chunk()?;
+            Some(Self {
+                queue_id: *queue_id,
+                incarnations: parse_incarnations(incarnations)?,
+            })
+        };
+        of(QUEUE_VERSION, Incarnations::parse).or_else(|| of(QUEUE_VERSION_UNNAMED, Incarnations::parse_unnamed))
     }
 
     /// Makes it durable.
@@ -39,7 +44,7 @@ impl Queue {
     pub(super) fn save<S: Storage>(&self, storage: &S) -> io::Result<()> {
         let mut body = self.queue_id.to_vec();
         self.incarnations.encode(&mut body);
-        replace(storage, QUEUE, &encode_small(QUEUE_MAGIC, &body))
+        replace(storage, QUEUE, &encode_small(QUEUE_MAGIC, QUEUE_VERSION, &body))
     }
 }
 
@@ -189,11 +194,11 @@ fn encode(queue_id: &QueueId, generation: u64, checkpoint: &Checkpoint) -> Vec<u
         body.extend_from_slice(&length.to_le_bytes());
         body.extend_from_slice(&text.as_bytes()[..usize::from(length)]);
     }
-    encode_small(CHECKPOINT_MAGIC, &body)
+    encode_small(CHECKPOINT_MAGIC, VERSION, &body)
 }
 
 fn parse_checkpoint(bytes: &[u8], queue_id: &QueueId) -> Option<(u64, Checkpoint)> {
-    let body = parse_small(CHECKPOINT_MAGIC, bytes)?;
+    let body = parse_small(CHECKPOINT_MAGIC, VERSION, bytes)?;
     if !body.starts_with(queue_id) {
         return None;
     }

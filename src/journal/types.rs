@@ -43,7 +43,7 @@ pub const MONO_MS_RETRIED: u64 = u64::MAX;
 /// One record as read back. The payload is a slice of the chunk it was read with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Its number: `incarnation << 32 | counter`, ascending, with gaps.
+    /// Its number: `incarnation's ordinal << 32 | counter`, ascending, with gaps.
     pub seq: u64,
     /// Wall clock at its append, milliseconds since 1970.
     pub wall_ms: u64,

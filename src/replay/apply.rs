@@ -10,7 +10,6 @@ use super::enter::is_out_of_memory;
 use super::kept::Pause;
 use super::line::trouble_of;
 use super::relief::relief;
-use super::resume::Marker;
 use super::review::{refused, server};
 use super::run::{Course, Place, Run, Stop};
 use super::source::{JournalError, ask, send};
@@ -42,7 +41,7 @@ impl Run<'_> {
             wall_ms,
             mono_ms: mono_ms(),
             upstream_ms: upstream_ms(wall_ms, self.clock_offset_ms),
-            incarnation: self.incarnations.current(),
+            ordinal: self.incarnations.current_ordinal(),
         }
     }
 
@@ -55,6 +54,7 @@ impl Run<'_> {
         let terms = Terms {
             group,
             marker_key: &self.marker_key,
+            incarnations: &self.incarnations,
             done_seq: self.done_seq(group),
             dead: &self.dead,
             aside: (self.course == Course::Backlog).then_some(&self.aside),
@@ -125,7 +125,8 @@ impl Run<'_> {
                 answers.fill(Presence::NotPermitted);
             }
         }
-        batch.settle(&answers, group.db, &self.replay.ours, &self.marker_key);
+        let (ours, incarnations) = (&self.replay.ours, &self.incarnations);
+        batch.settle(&answers, group.db, ours, &self.marker_key, incarnations);
         Ok(())
     }
 
@@ -161,12 +162,13 @@ impl Run<'_> {
                 self.bury(&record, reason(class, error), error).await?;
             }
         }
-        if answer.marker != Ok(Marker::At(batch.marker_seq)) {
+        let marker = self.marker_at(batch.marker_seq);
+        if answer.marker != Ok(marker) {
             self.current = None;
         }
         let place = Place {
             done_seq: batch.marker_seq,
-            marker: Some(Marker::At(batch.marker_seq)),
+            marker: Some(marker),
         };
         self.places.insert(group.db, place);
         self.server = server(self.run_id.as_deref(), &answer.info);
@@ -217,7 +219,9 @@ impl Run<'_> {
     /// Replays the first record of a batch that a full server refused, if it only frees memory; `false` where it stays.
     async fn relieve(&mut self, group: &Group, batch: &Batch) -> Result<bool, Stop> {
         let marker = self.places.get(&group.db).and_then(|place| place.marker);
-        let Some((record, request)) = marker.and_then(|marker| relief(batch, &self.marker_key, marker)) else {
+        let Some((record, request)) =
+            marker.and_then(|marker| relief(batch, &self.marker_key, marker, &self.incarnations))
+        else {
             return Ok(false);
         };
         let reply = self.line(group).ask(&request, 2).await?.pop().unwrap_or_default();
@@ -226,7 +230,7 @@ impl Run<'_> {
         }
         let place = Place {
             done_seq: record.seq,
-            marker: Some(Marker::At(record.seq)),
+            marker: Some(self.marker_at(record.seq)),
         };
         self.places.insert(group.db, place);
         self.ack(record.seq).await?;

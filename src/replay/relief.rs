@@ -3,7 +3,7 @@
 
 use super::batch::{Batch, Fate};
 use super::resume::{Marker, marker_value};
-use crate::journal::Record;
+use crate::journal::{Incarnations, Record};
 use crate::outage::payload::decode;
 use crate::resp::write;
 
@@ -27,7 +27,12 @@ const FREEING: [&[u8]; 8] = [
 ];
 
 /// The first record that the batch sends, as its script call; nothing where that might need memory.
-pub(super) fn relief<'b>(batch: &'b Batch, marker_key: &[u8], marker: Marker) -> Option<(&'b Record, Vec<u8>)> {
+pub(super) fn relief<'b>(
+    batch: &'b Batch,
+    marker_key: &[u8],
+    marker: Marker,
+    incarnations: &Incarnations,
+) -> Option<(&'b Record, Vec<u8>)> {
     let (record, _) = batch
         .records
         .iter()
@@ -51,11 +56,11 @@ pub(super) fn relief<'b>(batch: &'b Batch, marker_key: &[u8], marker: Marker) ->
     let mut values = [String::new(), String::new()];
     let [now, next] = &mut values;
     match marker {
-        Marker::At(seq) => marker_value(seq, now),
+        Marker::At { name, seq } => marker_value(name, seq, now),
         Marker::Absent => {}
         Marker::Garbage => return None,
     }
-    marker_value(record.seq, next);
+    marker_value(incarnations.name_of(record.seq), record.seq, next);
     let mut request = b"*1\r\n$7\r\nUNWATCH\r\n".to_vec();
     write::array(&mut request, count + 6);
     for arg in [b"EVAL", SCRIPT, b"1", marker_key, now.as_bytes(), next.as_bytes()] {

@@ -1,6 +1,6 @@
 //! Where replay goes on in one database: a pure decision from the marker, what the journal knows and what the server says of itself.
 
-use crate::journal::Mark;
+use crate::journal::{Incarnation, Mark};
 
 /// Records confirmed longer ago than this, with live writes since, are the upstream's own to keep.
 pub const RETENTION_MS: u64 = 60_000;
@@ -9,19 +9,13 @@ pub const RETENTION_MS: u64 = 60_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Marker {
     Absent,
-    At(u64),
+    /// The name of an incarnation, and the number of one of its records.
+    At {
+        name: u64,
+        seq: u64,
+    },
     /// Not of our making.
     Garbage,
-}
-
-/// Whose numbers the marker's are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Incarnation {
-    /// No opening of this journal.
-    Unknown,
-    /// An earlier opening: its last records may have gone with the host while the upstream kept their effects.
-    Past,
-    Current,
 }
 
 /// What `INFO replication` and DBSIZE say.
@@ -98,28 +92,30 @@ impl Foreign {
     pub fn text(self) -> &'static str {
         match self {
             Self::Garbage => "the marker holds something that is not ours",
-            Self::UnknownIncarnation => "the marker is of an incarnation that this journal never had",
+            Self::UnknownIncarnation => {
+                "the marker is of an incarnation that this journal does not know: another process has replayed a copy of this journal"
+            }
             Self::Ahead => "the marker is ahead of every record known: another process replays a copy of this journal",
         }
     }
 }
 
-/// The marker's value for a record's number.
-pub fn marker_value(seq: u64, out: &mut String) {
+/// The marker's value for a record's number and the name of its incarnation.
+pub fn marker_value(name: u64, seq: u64, out: &mut String) {
     use std::fmt::Write;
     // Writing to a string cannot fail.
-    let _ = write!(out, "{}:{seq}", seq >> 32);
+    let _ = write!(out, "{name}:{seq}");
 }
 
 /// Reads a marker's value.
 #[must_use]
 pub fn parse_marker(value: &[u8]) -> Marker {
     let parsed = std::str::from_utf8(value).ok().and_then(|text| {
-        let (incarnation, seq) = text.split_once(':')?;
-        let (incarnation, seq): (u64, u64) = (incarnation.parse().ok()?, seq.parse().ok()?);
-        (seq >> 32 == incarnation).then_some(seq)
+        let (name, seq) = text.split_once(':')?;
+        let (name, seq) = (name.parse().ok()?, seq.parse().ok()?);
+        Some(Marker::At { name, seq })
     });
-    parsed.map_or(Marker::Garbage, Marker::At)
+    parsed.unwrap_or(Marker::Garbage)
 }
 
 /// Compares who confirmed last with who answers now. What is not known counts as different.
@@ -157,10 +153,12 @@ pub fn decide(local: Local, there: There) -> Decision {
     };
     match there.marker {
         Marker::Garbage => Decision::Foreign(Foreign::Garbage),
-        Marker::At(seq) => match there.incarnation {
+        Marker::At { seq, .. } => match there.incarnation {
             Incarnation::Unknown => Decision::Foreign(Foreign::UnknownIncarnation),
+            // It would say of records that they are done.
+            Incarnation::Forgotten if seq > local.acked_seq => Decision::Foreign(Foreign::UnknownIncarnation),
             Incarnation::Current if seq > local.last_seq => Decision::Foreign(Foreign::Ahead),
-            Incarnation::Past | Incarnation::Current => {
+            Incarnation::Forgotten | Incarnation::Past | Incarnation::Current => {
                 if seq >= local.acked_seq {
                     Decision::Done { upto_seq: seq }
                 } else {
@@ -235,6 +233,10 @@ mod tests {
         acked_age_ms: 1000,
     };
 
+    fn at(seq: u64) -> Marker {
+        Marker::At { name: 3, seq }
+    }
+
     fn there(marker: Marker, continuity: Continuity) -> There {
         There {
             marker,
@@ -267,26 +269,26 @@ mod tests {
             Continuity::Lost,
             Continuity::Broken,
         ] {
-            check(LOCAL, there(Marker::At(100), continuity), done(100));
-            check(LOCAL, there(Marker::At(150), continuity), done(150));
-            check(LOCAL, there(Marker::At(200), continuity), done(200));
+            check(LOCAL, there(at(100), continuity), done(100));
+            check(LOCAL, there(at(150), continuity), done(150));
+            check(LOCAL, there(at(200), continuity), done(200));
         }
     }
 
     #[test]
     fn a_marker_behind_is_a_loss_only_for_records_of_its_database_and_another_history() {
         use Continuity::{Broken, Lost, Same, Survived};
-        check(LOCAL, there(Marker::At(90), Lost), done(100));
-        check(LOCAL, there(Marker::At(95), Lost), done(100));
-        check(LOCAL, there(Marker::At(50), Same), done(100));
+        check(LOCAL, there(at(90), Lost), done(100));
+        check(LOCAL, there(at(95), Lost), done(100));
+        check(LOCAL, there(at(50), Same), done(100));
         for continuity in [Lost, Broken, Survived] {
-            check(LOCAL, there(Marker::At(50), continuity), back(50, 0));
+            check(LOCAL, there(at(50), continuity), back(50, 0));
         }
         let unseen = Local {
             acked_here_seq: None,
             ..LOCAL
         };
-        check(unseen, there(Marker::At(50), Lost), done(100));
+        check(unseen, there(at(50), Lost), done(100));
     }
 
     #[test]
@@ -295,18 +297,18 @@ mod tests {
             live_since_seq: 100,
             ..LOCAL
         };
-        check(live, there(Marker::At(50), Continuity::Lost), back(50, 90));
+        check(live, there(at(50), Continuity::Lost), back(50, 90));
         check(live, there(Marker::Absent, Continuity::Lost), back(0, 90));
         let partly = Local {
             live_since_seq: 70,
             ..LOCAL
         };
-        check(partly, there(Marker::At(50), Continuity::Lost), back(50, 70));
+        check(partly, there(at(50), Continuity::Lost), back(50, 70));
         let old = Local {
             acked_age_ms: RETENTION_MS + 1,
             ..live
         };
-        check(old, there(Marker::At(50), Continuity::Lost), done(100));
+        check(old, there(at(50), Continuity::Lost), done(100));
         for continuity in [Continuity::Lost, Continuity::Broken] {
             check(old, there(Marker::Absent, continuity), done(100));
         }
@@ -314,11 +316,7 @@ mod tests {
             acked_age_ms: RETENTION_MS + 1,
             ..LOCAL
         };
-        check(
-            old_but_same_catch_up,
-            there(Marker::At(50), Continuity::Lost),
-            back(50, 0),
-        );
+        check(old_but_same_catch_up, there(at(50), Continuity::Lost), back(50, 0));
     }
 
     #[test]
@@ -351,9 +349,9 @@ mod tests {
             ..LOCAL
         };
         let untold = |marker| there(marker, Continuity::Untold);
-        check(live, untold(Marker::At(50)), done(100));
+        check(live, untold(at(50)), done(100));
         check(live, untold(Marker::Absent), done(100));
-        check(LOCAL, untold(Marker::At(50)), back(50, 0));
+        check(LOCAL, untold(at(50)), back(50, 0));
         check(LOCAL, untold(Marker::Absent), back(0, 90));
         let empty = There {
             keys: 0,
@@ -372,18 +370,25 @@ mod tests {
         );
         check(
             LOCAL,
-            there(Marker::At(201), Continuity::Same),
+            there(at(201), Continuity::Same),
             Decision::Foreign(Foreign::Ahead),
         );
         let of = |incarnation, seq| There {
             incarnation,
-            ..there(Marker::At(seq), Continuity::Same)
+            ..there(at(seq), Continuity::Same)
         };
         check(
             LOCAL,
             of(Incarnation::Unknown, 150),
             Decision::Foreign(Foreign::UnknownIncarnation),
         );
+        check(
+            LOCAL,
+            of(Incarnation::Forgotten, 101),
+            Decision::Foreign(Foreign::UnknownIncarnation),
+        );
+        check(LOCAL, of(Incarnation::Forgotten, 100), done(100));
+        check(LOCAL, of(Incarnation::Forgotten, 7), done(100));
         check(LOCAL, of(Incarnation::Past, 201), done(201));
     }
 
@@ -391,10 +396,11 @@ mod tests {
     fn markers_are_read_as_written() {
         let seq = (7 << 32) | 12;
         let mut text = String::new();
-        marker_value(seq, &mut text);
-        assert_eq!(text, format!("7:{seq}"));
-        assert_eq!(parse_marker(text.as_bytes()), Marker::At(seq));
-        for garbage in ["", "7", "7:", "8:12", "x:1", "7:1:2", "-1:5"] {
+        let name = (1 << 53) - 1;
+        marker_value(name, seq, &mut text);
+        assert_eq!(text, format!("9007199254740991:{seq}"));
+        assert_eq!(parse_marker(text.as_bytes()), Marker::At { name, seq });
+        for garbage in ["", "7", "7:", "x:1", "7:1:2", "-1:5"] {
             assert_eq!(parse_marker(garbage.as_bytes()), Marker::Garbage, "{garbage}");
         }
     }

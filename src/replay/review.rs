@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::batch::{bulk_text, command, marker, text_of_error, watch};
 use super::line::trouble_of;
-use super::resume::{Continuity, Decision, Incarnation, Local, Marker, Server, There, continuity, decide};
+use super::resume::{Continuity, Decision, Local, Marker, Server, There, continuity, decide};
 use super::run::{Place, Run, Stop};
 use super::source::ask;
 use crate::breaker::ErrorClass;
-use crate::journal::{Checkpoint, Record, ReplayedError};
+use crate::journal::{Checkpoint, Incarnation, Record, ReplayedError};
 use crate::outage::effect::EffectKind;
 use crate::outage::payload::decode;
 use crate::upstream::clock::wall_ms;
@@ -201,7 +201,7 @@ impl Run<'_> {
         };
         let decision = decide(local, there);
         if continuity == Continuity::Untold
-            && matches!(decision, Decision::Done { upto_seq } if marker != Marker::At(upto_seq))
+            && matches!(decision, Decision::Done { upto_seq } if !matches!(marker, Marker::At { seq, .. } if seq == upto_seq))
         {
             tracing::warn!(
                 upstream = self.replay.shared.target.name,
@@ -214,10 +214,15 @@ impl Run<'_> {
 
     pub(super) fn incarnation_of(&self, marker: Marker) -> Incarnation {
         match marker {
-            Marker::At(seq) if seq >> 32 == self.incarnations.current() => Incarnation::Current,
-            Marker::At(seq) if self.incarnations.knows(seq >> 32) => Incarnation::Past,
-            Marker::At(_) | Marker::Absent | Marker::Garbage => Incarnation::Unknown,
+            Marker::At { name, seq } => self.incarnations.judge(name, seq),
+            Marker::Absent | Marker::Garbage => Incarnation::Unknown,
         }
+    }
+
+    /// The marker that says that records up to this one are done.
+    pub(super) fn marker_at(&self, seq: u64) -> Marker {
+        let name = self.incarnations.name_of(seq);
+        Marker::At { name, seq }
     }
 
     pub(super) async fn last_seq(&self) -> Result<u64, Stop> {

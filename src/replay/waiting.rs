@@ -17,12 +17,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::batch::{Group, bulk_payload, command, marker, text_of_error};
 use super::enter::Entered;
 use super::kept::Pause;
-use super::resume::{Incarnation, Marker, marker_value, parse_marker};
+use super::resume::{Marker, marker_value, parse_marker};
 use super::review::refused;
 use super::run::{Course, Place, Run, Stop};
 use super::source::{Source, ask};
 use crate::breaker::ErrorClass;
-use crate::journal::{Record, WaitingEntry, WaitingName};
+use crate::journal::{Incarnation, Record, WaitingEntry, WaitingName};
 use crate::outage::effect::EffectKind;
 use crate::outage::payload::{Payload, decode};
 use crate::telemetry;
@@ -212,8 +212,11 @@ impl Run<'_> {
 
     fn keep_own(&mut self, group: &Group, marker: Option<Marker>) {
         let own_seq = match marker {
-            Some(Marker::At(seq)) if self.incarnation_of(Marker::At(seq)) != Incarnation::Unknown => seq,
-            Some(Marker::At(_) | Marker::Absent | Marker::Garbage) | None => 0,
+            Some(marker @ Marker::At { seq, .. }) => match self.incarnation_of(marker) {
+                Incarnation::Past | Incarnation::Current => seq,
+                Incarnation::Unknown | Incarnation::Forgotten => 0,
+            },
+            Some(Marker::Absent | Marker::Garbage) | None => 0,
         };
         self.own_seqs.insert(group.clone(), own_seq);
     }
@@ -337,8 +340,9 @@ impl Run<'_> {
             Err(entered) => return Ok(entered),
         };
         let done_seq = match (marker, self.incarnation_of(marker)) {
-            (Marker::At(seq), Incarnation::Past) => seq,
-            (Marker::At(seq), Incarnation::Current)
+            (Marker::At { seq, .. }, Incarnation::Past) => seq,
+            (Marker::At { seq, .. }, Incarnation::Forgotten) if seq < entry.key => seq,
+            (Marker::At { seq, .. }, Incarnation::Current)
                 if seq <= self.last_seq().await?.max(self.last_waiting_seq(entry)) =>
             {
                 seq
@@ -352,7 +356,7 @@ impl Run<'_> {
                 self.set_marker(group, done_seq).await?;
                 return Box::pin(self.enter_waiting(group, entry)).await;
             }
-            (Marker::At(_) | Marker::Garbage, _) => {
+            (Marker::At { .. } | Marker::Garbage, _) => {
                 return Err(Stop::Halt(
                     "the marker of records that waited is not of this journal".to_owned(),
                 ));
@@ -390,7 +394,7 @@ impl Run<'_> {
 
     async fn set_marker(&mut self, group: &Group, done_seq: u64) -> Result<(), Stop> {
         let mut value = String::new();
-        marker_value(done_seq, &mut value);
+        marker_value(self.incarnations.name_of(done_seq), done_seq, &mut value);
         let mut request = Vec::new();
         command(&mut request, &[b"UNWATCH"]);
         command(&mut request, &[b"SET", &self.marker_key, value.as_bytes()]);

@@ -31,6 +31,8 @@ use listen::{Bound, Door};
 use open::{Opened, ask};
 use worker::{Part, Worker};
 
+pub(crate) use open::random_id;
+
 /// Between two publications of the workers' numbers.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -10,6 +10,7 @@
 //! ```
 
 use std::fs::DirBuilder;
+use std::hash::{BuildHasher, RandomState};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -205,10 +206,11 @@ fn session_settings(
     }
 }
 
-fn random_id() -> [u8; 16] {
-    let mut id = [0; 16];
-    fastrand::fill(&mut id);
-    id
+/// From the operating system: two hosts must not draw the same in the same moment, as with a seed from the clock.
+pub(crate) fn random_id() -> [u8; 16] {
+    // The operating system draws its keys.
+    let half = || u128::from(RandomState::new().hash_one(()));
+    ((half() << 64) | half()).to_le_bytes()
 }
 
 /// Asks the journal's owner and waits for the answer; nothing when it did not take the question, or ended before it answered.

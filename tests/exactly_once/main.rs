@@ -22,7 +22,9 @@
 //! - Somebody touches it: `a_stranger_who_touches_the_marker_costs_a_batch_and_nothing_more`
 //! - Numbers used again: `numbers_that_went_with_the_journals_tail_are_not_used_again`, `each_opening_is_an_incarnation_and_keeps_the_queue_id`
 //! - A copied data directory: `of_two_copies_of_a_data_directory_one_is_told_and_skips_nothing`,
-//!   `copies_go_on_with_different_incarnations_and_know_their_common_ones`; two processes on one:
+//!   `copies_go_on_with_different_incarnations_and_know_their_common_ones`, `a_renewal_is_of_the_opening_and_of_no_copy`,
+//!   `copies_with_the_same_numbers_are_told_by_the_markers_name`, `a_forgotten_name_is_not_taken_for_ours_but_what_is_written_in_its_place_is`;
+//!   one of the previous version: `a_marker_of_the_previous_version_is_still_ours`; two processes on one:
 //!   `a_second_process_on_the_same_data_directory_refuses_to_start`
 //! - Crashes: `kill_9_in_the_middle_of_replay_repeats_nothing`, `redis_killed_in_the_middle_of_replay_repeats_nothing`,
 //!   `a_crash_before_the_journal_knows_applies_nothing_twice`

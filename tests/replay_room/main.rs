@@ -141,12 +141,7 @@ fn a_crash_before_the_journal_knows_applies_nothing_twice() {
     journal_pushes(&rig, 0, 0, 700);
     // Opened again so that the copy, too, knows the incarnation.
     let mut rig = rig.reopen();
-    let copy = tempfile::tempdir().unwrap();
-    std::fs::create_dir(copy.path().join("journal")).unwrap();
-    for entry in std::fs::read_dir(rig.dir.path().join("journal")).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), copy.path().join("journal").join(entry.file_name())).unwrap();
-    }
+    let copy = rig.copy();
     assert_eq!(rig.recover(), Outcome::CaughtUp);
     let mut crashed = Rig::open(copy, server.port, Settings::default());
     assert_eq!(crashed.status().journal.records, 700);
@@ -157,7 +152,13 @@ fn a_crash_before_the_journal_knows_applies_nothing_twice() {
 
 #[test]
 fn a_marker_of_somebody_else_halts() {
-    for value in ["nonsense", "9:38654705665", "1:4294969999"] {
+    // The last one with the name of a copy, and a number that is our own.
+    for value in [
+        "nonsense",
+        "9:38654705665",
+        "1:4294969999",
+        "4503599627370499:4294967297",
+    ] {
         let server = Server::start(&[]);
         let mut rig = Rig::new(server.port);
         server.ask(&format!("SET {} {value}", rig.marker_key()));
@@ -171,6 +172,65 @@ fn a_marker_of_somebody_else_halts() {
         assert_eq!(server.list(0, "l"), numbers(0, 3));
         assert_eq!(rig.controls.status().last_error, None);
     }
+}
+
+/// Two copies that run at once number their records alike.
+#[test]
+fn copies_with_the_same_numbers_are_told_by_the_markers_name() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    journal_pushes(&rig, 0, 0, 5);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    let rig = rig.reopen();
+    let copy = rig.copy();
+    let mut first = rig.reopen();
+    let mut second = Rig::open(copy, server.port, Settings::default());
+    journal_pushes(&first, 0, 5, 15);
+    journal_pushes(&second, 1, 0, 20);
+    journal_pushes(&second, 0, 100, 120);
+    assert_eq!(first.recover(), Outcome::CaughtUp);
+    let marker = server.ask(&format!("GET {}", first.marker_key()));
+    let last_seq = first.status().journal.replayed_seq;
+    assert!(marker.ends_with(&format!(":{last_seq}\r\n")), "{marker}");
+    let of_second = second.status().journal;
+    assert_eq!(last_seq >> 32, of_second.last_seq >> 32, "the same numbers");
+    assert!(last_seq < of_second.last_seq, "not ahead of what the second has");
+
+    assert_eq!(second.recover_for(Duration::from_millis(300)), None);
+    assert_eq!(second.shared.mode(), Mode::Halted);
+    let told = second.controls.status().last_error.unwrap();
+    assert!(told.contains("marker") && told.contains("copy"), "{told}");
+    assert_eq!(second.status().journal.records, 20, "those of the other database went");
+    assert_eq!(server.list(0, "l"), numbers(0, 15));
+
+    // A person decides for the second: then the first is told.
+    server.ask(&format!("DEL {}", second.marker_key()));
+    assert_eq!(second.recover(), Outcome::CaughtUp);
+    let both: Vec<String> = [numbers(0, 15), numbers(100, 120)].concat();
+    assert_eq!(server.list(0, "l"), both);
+    first.trip();
+    journal_pushes(&first, 0, 15, 16);
+    assert_eq!(first.recover_for(Duration::from_millis(300)), None);
+    assert_eq!((first.shared.mode(), first.status().journal.records), (Mode::Halted, 1));
+    assert_eq!(server.list(0, "l"), both);
+}
+
+#[test]
+fn a_marker_of_the_previous_version_is_still_ours() {
+    let server = Server::start(&[]);
+    let rig = Rig::new(server.port).reopen_unnamed(&[1, 6]);
+    journal_pushes(&rig, 0, 0, 700);
+    let mut rig = rig.reopen_unnamed(&[1, 6, 7]);
+    // As that version did, before it crashed.
+    for command in pushes(0, 300) {
+        server.ask(&command);
+    }
+    server.ask(&format!("SET {} 7:{}", rig.marker_key(), (7_u64 << 32) + 300));
+    journal_pushes(&rig, 0, 700, 710);
+    assert_eq!(rig.recover(), Outcome::CaughtUp);
+    assert_eq!(server.list(0, "l"), numbers(0, 710));
+    assert_eq!(rig.status().journal.last_seq, (8 << 32) + 10);
+    assert_eq!(rig.reasons(), Vec::<String>::new());
 }
 
 #[test]
@@ -437,15 +497,13 @@ fn a_crash_between_setting_aside_and_the_checkpoint_neither_repeats_nor_loses() 
     journal_interleaved(&rig, 0, 700);
     let mut rig = rig.reopen();
     // The checkpoint of before, with what has been set aside since.
-    let copy = tempfile::tempdir().unwrap();
-    std::fs::create_dir(copy.path().join("journal")).unwrap();
-    let from = rig.dir.path().join("journal");
-    for entry in std::fs::read_dir(&from).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), copy.path().join("journal").join(entry.file_name())).unwrap();
-    }
+    let copy = rig.copy();
     assert_eq!(rig.recover(), Outcome::CaughtUp);
-    std::fs::copy(from.join("waiting"), copy.path().join("journal/waiting")).unwrap();
+    std::fs::copy(
+        rig.dir.path().join("journal/waiting"),
+        copy.path().join("journal/waiting"),
+    )
+    .unwrap();
     let mut crashed = Rig::open(copy, server.port, Settings::default());
     let journal = crashed.status().journal;
     assert_eq!(
@@ -469,12 +527,7 @@ fn records_that_a_marker_says_are_done_are_not_set_aside() {
     let rig = Rig::new(server.port);
     journal_interleaved(&rig, 0, 300);
     let mut rig = rig.reopen();
-    let copy = tempfile::tempdir().unwrap();
-    std::fs::create_dir(copy.path().join("journal")).unwrap();
-    for entry in std::fs::read_dir(rig.dir.path().join("journal")).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), copy.path().join("journal").join(entry.file_name())).unwrap();
-    }
+    let copy = rig.copy();
     rig.shared.known.keep_live(&credentials("alice", "secret"));
     assert_eq!(rig.recover(), Outcome::CaughtUp);
     // All is applied, nothing of it known, and alice is not known either.

@@ -214,6 +214,39 @@ impl Rig {
         Self::open(self.close(), port, Settings::default())
     }
 
+    /// As [`Self::reopen`], with the queue file of the previous version, of which these were all incarnations.
+    pub(crate) fn reopen_unnamed(self, ordinals: &[u64]) -> Self {
+        let port = self.port;
+        let dir = self.close();
+        let queue = dir.path().join("journal/queue");
+        let queue_id = std::fs::read(&queue).unwrap()[16..32].to_vec();
+        let numbers = [&[ordinals[ordinals.len() - 1], 0], ordinals].concat();
+        let body = [
+            queue_id,
+            numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+        ]
+        .concat();
+        let mut file = b"TIDEQUEU".to_vec();
+        file.extend_from_slice(&1_u32.to_le_bytes());
+        file.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        file.extend_from_slice(&body);
+        file.extend_from_slice(&crc32fast::hash(&file).to_le_bytes());
+        std::fs::write(&queue, file).unwrap();
+        Self::open(dir, port, Settings::default())
+    }
+
+    /// The journal's directory as it is now, elsewhere.
+    pub(crate) fn copy(&self) -> tempfile::TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        let (from, to) = [&self.dir, &copy].map(|dir| dir.path().join("journal")).into();
+        std::fs::create_dir(&to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+        copy
+    }
+
     pub(crate) fn close(self) -> tempfile::TempDir {
         ask(|reply| self.owner.shutdown(reply));
         self.dir

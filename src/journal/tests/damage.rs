@@ -272,7 +272,10 @@ fn an_overlay_recovers_in_memory_and_leaves_the_directory_as_it_is() {
     assert_eq!((report.torn_bytes, report.records), (4, 6));
     assert_eq!(numbers(&mut journal), [0, 1, 2, 3, 4, 5]);
     assert_eq!(
-        (journal.incarnations().current(), journal.dead_letters().unwrap().len()),
+        (
+            journal.incarnations().current_ordinal(),
+            journal.dead_letters().unwrap().len()
+        ),
         (2, 1)
     );
     journal.drop_backlog().unwrap();

@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::fault_storage::FaultStorage;
-use super::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use super::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, encode_small, parse_small};
 use super::*;
 
 const ID: [u8; 16] = [7; 16];
@@ -141,8 +141,13 @@ fn each_opening_is_an_incarnation_and_keeps_the_queue_id() {
         let (mut journal, _) = Journal::open(storage.clone(), settings(Fsync::No), [incarnation as u8; 16], 0).unwrap();
         assert_eq!(journal.queue_id(), "01".repeat(16));
         let known = journal.incarnations();
-        assert_eq!(known.current(), incarnation);
-        assert!(known.knows(1) && !known.knows(0) && !known.knows(incarnation + 1));
+        let whose = |ordinal| known.judge(known.name_of(ordinal << 32), ordinal << 32);
+        assert_eq!(known.current_ordinal(), incarnation);
+        assert_eq!(whose(incarnation), Incarnation::Current);
+        for earlier in 1..incarnation {
+            assert_eq!(whose(earlier), Incarnation::Past);
+        }
+        assert_eq!(known.judge(2, 2 << 32), Incarnation::Unknown);
         let seq = put(&mut journal, 0..2);
         assert_eq!(seq, (incarnation << 32) + 2);
         assert!(seq > last_seq);
@@ -159,16 +164,43 @@ fn the_counter_renews_the_incarnation_before_it_ends() {
     journal.next_seq = (2 << 32) - 1000;
     put(&mut journal, 2..3);
     assert_eq!(
-        (journal.incarnations().current(), journal.status().last_seq),
+        (journal.incarnations().current_ordinal(), journal.status().last_seq),
         (2, (2 << 32) + 1)
     );
     kill(journal, &storage);
     let (mut journal, report) = open(&storage);
     assert_eq!(
-        (numbers(&mut journal), journal.incarnations().current()),
+        (numbers(&mut journal), journal.incarnations().current_ordinal()),
         (vec![0, 1, 2], 3)
     );
     assert_eq!((report.damage, report.missing), (vec![], vec![]));
+}
+
+#[test]
+fn a_directory_of_the_previous_version_is_taken_over_and_refused_by_that_from_then_on() {
+    let storage = FaultStorage::default();
+    let (mut journal, _) = open(&storage);
+    put(&mut journal, 0..3);
+    kill(journal, &storage);
+    let mut body = ID.to_vec();
+    // The newest incarnation, none that is not kept, and which they were.
+    for number in [9_u64, 0, 1, 9] {
+        body.extend_from_slice(&number.to_le_bytes());
+    }
+    *storage.disk().content("queue") = encode_small(b"TIDEQUEU", 1, &body);
+    let (mut journal, _) = open(&storage);
+    assert_eq!(numbers(&mut journal), [0, 1, 2]);
+    assert_eq!(put(&mut journal, 3..4), (10 << 32) + 1);
+    let known = journal.incarnations();
+    let whose = [1, 5, 9, 10].map(|ordinal| known.judge(ordinal, ordinal << 32));
+    let (past, unknown) = (Incarnation::Past, Incarnation::Unknown);
+    assert_eq!(whose, [past, unknown, past, unknown]);
+    assert_eq!(known.judge(known.name_of(10 << 32), 10 << 32), Incarnation::Current);
+    kill(journal, &storage);
+    let queue = storage.disk().content("queue").clone();
+    assert_eq!(parse_small(b"TIDEQUEU", 1, &queue), None);
+    let (mut journal, _) = open(&storage);
+    assert_eq!(numbers(&mut journal), [0, 1, 2, 3]);
 }
 
 #[test]

@@ -111,6 +111,7 @@ fn in_batches(
         let terms = Terms {
             group: &group,
             marker_key: b"m",
+            incarnations: &Incarnations::default(),
             done_seq: 0,
             dead: &dead,
             aside: None,
@@ -119,7 +120,7 @@ fn in_batches(
                 wall_ms: 0,
                 mono_ms: 0,
                 upstream_ms: UPSTREAM_MS,
-                incarnation: 0,
+                ordinal: 0,
             },
             commands_max,
             guards_max,
@@ -137,7 +138,7 @@ fn in_batches(
                 }
             }));
         }
-        batch.settle(&answers, 0, &ours, b"m");
+        batch.settle(&answers, 0, &ours, b"m", &Incarnations::default());
         let mut sent = lines(&batch.request).into_iter();
         if batch.commands > 0 {
             assert_eq!(sent.next().unwrap(), "MULTI");
@@ -251,6 +252,7 @@ fn records_applied_before_anybody_heard_of_it_make_their_keys_ours() {
     let terms = Terms {
         group: &group,
         marker_key: b"m",
+        incarnations: &Incarnations::default(),
         done_seq: 4,
         dead: &HashSet::from([3]),
         aside: None,
@@ -259,7 +261,7 @@ fn records_applied_before_anybody_heard_of_it_make_their_keys_ours() {
             wall_ms: 0,
             mono_ms: 0,
             upstream_ms: UPSTREAM_MS,
-            incarnation: 0,
+            ordinal: 0,
         },
         commands_max: 9,
         guards_max: 9,
@@ -280,6 +282,7 @@ fn who_may_not_ask_has_nothing_overwritten_and_nothing_made() {
     let terms = Terms {
         group: &group,
         marker_key: b"m",
+        incarnations: &Incarnations::default(),
         done_seq: 0,
         dead: &dead,
         aside: None,
@@ -288,13 +291,19 @@ fn who_may_not_ask_has_nothing_overwritten_and_nothing_made() {
             wall_ms: 0,
             mono_ms: 0,
             upstream_ms: UPSTREAM_MS,
-            incarnation: 0,
+            ordinal: 0,
         },
         commands_max: 9,
         guards_max: 9,
     };
     let mut batch = build(&mut left, &terms);
-    batch.settle(&[Presence::NotPermitted], 0, &Ours::default(), b"m");
+    batch.settle(
+        &[Presence::NotPermitted],
+        0,
+        &Ours::default(),
+        b"m",
+        &Incarnations::default(),
+    );
     assert_eq!(batch.records[0].1, Fate::Unmet(Unmet::NotPermitted));
     assert!(batch.request.is_empty());
 }

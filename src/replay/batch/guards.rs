@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use super::{Batch, Fate, Now, close, command};
 use crate::command::{Name, for_each_key, lookup};
+use crate::journal::Incarnations;
 use crate::outage::effect::Guard;
 use crate::outage::payload::{Payload, render};
 use crate::resp::Request;
@@ -234,7 +235,14 @@ impl Batch {
     }
 
     /// Takes out what must not be sent, by the answers to [`Self::question`] in order, and completes the request.
-    pub(in crate::replay) fn settle(&mut self, answers: &[Presence], db: u32, ours: &Ours, marker_key: &[u8]) {
+    pub(in crate::replay) fn settle(
+        &mut self,
+        answers: &[Presence],
+        db: u32,
+        ours: &Ours,
+        marker_key: &[u8],
+        incarnations: &Incarnations,
+    ) {
         let Some(plan) = &self.plan else { return };
         let mut known: HashMap<&[u8], Presence> = HashMap::new();
         for (key, presence) in plan.asked.iter().zip(answers) {
@@ -274,7 +282,7 @@ impl Batch {
         if self.commands == 0 {
             self.request.clear();
         } else {
-            close(&mut self.request, marker_key, self.marker_seq);
+            close(&mut self.request, marker_key, incarnations, self.marker_seq);
         }
     }
 }

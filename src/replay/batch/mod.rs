@@ -6,7 +6,7 @@ use std::collections::{HashSet, VecDeque};
 
 use super::resume::{Marker, marker_value, parse_marker};
 use super::waiting::Aside;
-use crate::journal::{MONO_MS_RETRIED, Record};
+use crate::journal::{Incarnations, MONO_MS_RETRIED, Record};
 use crate::outage::payload::{Payload, decode};
 use crate::resp::reply::{Found, Scanner};
 use crate::resp::write;
@@ -46,8 +46,8 @@ pub(super) struct Now {
     pub wall_ms: u64,
     pub mono_ms: u64,
     pub upstream_ms: i64,
-    /// The journal's incarnation: of its records the monotonic time is comparable.
-    pub incarnation: u64,
+    /// The ordinal of the journal's incarnation: of its records the monotonic time is comparable.
+    pub ordinal: u64,
 }
 
 /// What decides about each record.
@@ -55,6 +55,7 @@ pub(super) struct Now {
 pub(super) struct Terms<'a> {
     pub group: &'a Group,
     pub marker_key: &'a [u8],
+    pub incarnations: &'a Incarnations,
     /// Records up to this one are done.
     pub done_seq: u64,
     /// Records that are dead letters already.
@@ -133,7 +134,7 @@ impl Batch {
 
 /// How old a record is. Between openings of the journal only the wall clock tells.
 pub(super) fn age_ms(record: &Record, now: Now) -> u64 {
-    if record.seq >> 32 == now.incarnation && record.mono_ms != MONO_MS_RETRIED {
+    if record.seq >> 32 == now.ordinal && record.mono_ms != MONO_MS_RETRIED {
         now.mono_ms.saturating_sub(record.mono_ms)
     } else {
         now.wall_ms.saturating_sub(record.wall_ms)
@@ -196,7 +197,12 @@ pub(super) fn build(records: &mut VecDeque<Record>, terms: &Terms<'_>) -> Batch 
     if batch.commands == 0 {
         batch.request.clear();
     } else if batch.plan.is_none() {
-        close(&mut batch.request, terms.marker_key, batch.marker_seq);
+        close(
+            &mut batch.request,
+            terms.marker_key,
+            terms.incarnations,
+            batch.marker_seq,
+        );
     }
     batch
 }
@@ -228,9 +234,9 @@ fn add(batch: &mut Batch, seq: u64, payload: &Payload<'_>, age_ms: u64, terms: &
 }
 
 /// `SET marker v; EXEC`, and the marker for the batch after this one.
-fn close(out: &mut Vec<u8>, marker_key: &[u8], seq: u64) {
+fn close(out: &mut Vec<u8>, marker_key: &[u8], incarnations: &Incarnations, seq: u64) {
     let mut value = String::with_capacity(40);
-    marker_value(seq, &mut value);
+    marker_value(incarnations.name_of(seq), seq, &mut value);
     command(out, &[b"SET", marker_key, value.as_bytes()]);
     command(out, &[b"EXEC"]);
     watch(out, marker_key);

@@ -53,9 +53,11 @@ fn check(records: &[Record], case: &Case<'_>, fates: &[Fate], sent: &str) {
         db: 0,
     };
     let dead = case.dead.iter().map(|seq| (1 << 32) | seq).collect();
+    let incarnations = Incarnations::default().after_opening(&[0; 16]).unwrap();
     let terms = Terms {
         group: &group,
         marker_key: KEY,
+        incarnations: &incarnations,
         done_seq: (1 << 32) | case.done,
         dead: &dead,
         aside: None,
@@ -64,7 +66,7 @@ fn check(records: &[Record], case: &Case<'_>, fates: &[Fate], sent: &str) {
             wall_ms: 1500,
             mono_ms: 300,
             upstream_ms: 0,
-            incarnation: 1,
+            ordinal: 1,
         },
         commands_max: case.commands_max,
         guards_max: 8,
@@ -136,11 +138,11 @@ fn records_that_are_done_dead_old_or_unreadable_are_taken_and_not_sent() {
 
 #[test]
 fn ages_are_monotonic_within_an_opening_and_never_negative() {
-    let now = |incarnation, wall_ms, mono_ms| Now {
+    let now = |ordinal, wall_ms, mono_ms| Now {
         wall_ms,
         mono_ms,
         upstream_ms: 0,
-        incarnation,
+        ordinal,
     };
     let record = record(1, 0, "", &["A"]);
     assert_eq!(age_ms(&record, now(1, 9000, 350)), 250);
@@ -166,7 +168,13 @@ fn replies_to_a_batch_are_told_apart() {
     let queued = "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n";
     let applied = answer(&format!("{queued}*3\r\n+OK\r\n*2\r\n:1\r\n-x\r\n+OK\r\n"));
     assert_eq!(applied.exec, Exec::Applied { errors: Vec::new() });
-    assert_eq!(applied.marker, Ok(Marker::At((1 << 32) | 7)));
+    assert_eq!(
+        applied.marker,
+        Ok(Marker::At {
+            name: 1,
+            seq: (1 << 32) | 7
+        })
+    );
     assert_eq!(applied.info, "role:x\r\n ");
     let wrong = answer(&format!("{queued}*3\r\n:1\r\n-WRONGTYPE no\r\n+OK\r\n"));
     let errors = vec![(1, "WRONGTYPE no".to_owned())];
