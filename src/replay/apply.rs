@@ -25,6 +25,15 @@ pub(super) const GUARDS_MAX: usize = 256;
 const CONTENDED_MAX: Duration = Duration::from_secs(1);
 const CONTENDED: &str = "others keep changing a key that a guarded write (needs_key, create_only) asks about";
 
+/// What has been sent of the batch after the one in flight: nothing that has an effect.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    bytes: usize,
+    /// What is left of it before EXEC.
+    unsent: Vec<u8>,
+    commands: usize,
+}
+
 impl Run<'_> {
     fn rate_max(&self) -> Option<NonZeroU32> {
         self.replay.controls.rate().max(self.replay.settings.rate_max)
@@ -68,6 +77,15 @@ impl Run<'_> {
 
     /// Batch after batch of one group, as far as it has been read.
     pub(super) async fn stream(&mut self, group: &Group) -> Result<(), Stop> {
+        let streamed = self.batches(group).await;
+        match streamed {
+            Err(Stop::Upstream(_)) => {}
+            Ok(()) | Err(Stop::Halt(_)) => self.discard_ahead(group).await?,
+        }
+        streamed
+    }
+
+    async fn batches(&mut self, group: &Group) -> Result<(), Stop> {
         let mut batch = self.prepare(group);
         let mut done = None;
         while let Some(last_seq) = batch.last_seq() {
@@ -89,14 +107,20 @@ impl Run<'_> {
                 continue;
             }
             let sent = Instant::now();
-            self.line(group).send(&batch.request).await?;
+            let ahead_bytes = self.ahead.take().map_or(0, |ahead| ahead.bytes);
+            let rest = batch.request.get(ahead_bytes..).unwrap_or_default();
+            self.line(group).send(rest).await?;
             self.line(group).has_written = true;
             // The server works meanwhile.
             drop(done.take());
             let next = self.prepare(group);
+            self.send_ahead(group, &next);
             let replies = self.replies_though_held(group, batch::replies(batch.commands)).await?;
             self.pace.took(batch.commands, sent.elapsed());
             let answer = batch::parse(&replies, batch.commands).ok_or(Trouble::Soft(Failure::Protocol))?;
+            if !answer.is_applied(self.marker_at(batch.marker_seq)) {
+                self.discard_ahead(group).await?;
+            }
             self.judge(group, &mut batch, answer).await?;
             if self.current.is_none() || self.replay.controls.pause() == Pause::Paused {
                 self.restart();
@@ -105,6 +129,32 @@ impl Run<'_> {
             done = Some(std::mem::replace(&mut batch, next));
         }
         Ok(())
+    }
+
+    /// Has the server queue what comes next while it works at what is in flight. It is executed, or discarded, when that is known to be applied.
+    fn send_ahead(&mut self, group: &Group, next: &Batch) {
+        let queued = next.request.get(..next.queued_bytes).unwrap_or_default();
+        // At a given rate there is no hurry.
+        if queued.is_empty() || self.rate_max().is_some() {
+            return;
+        }
+        let bytes = self.line(group).send_some(queued);
+        self.ahead = (bytes > 0).then(|| Ahead {
+            bytes,
+            unsent: queued.get(bytes..).unwrap_or_default().to_vec(),
+            commands: next.commands,
+        });
+    }
+
+    /// Nothing is queued afterwards.
+    async fn discard_ahead(&mut self, group: &Group) -> Result<(), Trouble> {
+        let Some(mut ahead) = self.ahead.take() else {
+            return Ok(());
+        };
+        batch::command(&mut ahead.unsent, &[b"DISCARD"]);
+        self.line(group).send(&ahead.unsent).await?;
+        let replies = batch::replies_to_discarded(ahead.commands);
+        self.replies_though_held(group, replies).await.map(drop)
     }
 
     /// Asks what guarded records want to know, under WATCH until the batch's EXEC, and takes out those that must not be sent.

@@ -48,6 +48,11 @@ impl Line {
         }
     }
 
+    /// Sends what the connection takes at once; how many bytes that were.
+    pub(super) fn send_some(&self, request: &[u8]) -> usize {
+        self.conversation.send_some(request)
+    }
+
     /// The next `count` replies, one behind the other.
     pub(super) async fn replies(&mut self, count: usize) -> Result<Vec<u8>, Trouble> {
         self.replies_within(count, self.silence).await

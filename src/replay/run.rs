@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::Replay;
-use super::apply::GUARDS_MAX;
+use super::apply::{Ahead, GUARDS_MAX};
 use super::batch::{Group, command};
 use super::enter::Entered;
 use super::fence::fence;
@@ -105,6 +105,8 @@ pub(super) struct Run<'a> {
     pub(super) current: Option<Group>,
     pub(super) incarnations: Incarnations,
     pub(super) pace: Pace,
+    /// Of the batch after the one in flight.
+    pub(super) ahead: Option<Ahead>,
     pub(super) guards_max: usize,
     /// Since when no guarded batch was applied, for others touched their keys.
     pub(super) contended_since: Option<Instant>,
@@ -160,6 +162,7 @@ pub(super) async fn run(replay: &mut Replay, conversation: Conversation, facts: 
         current: None,
         incarnations: Incarnations::default(),
         pace: Pace::new(),
+        ahead: None,
         guards_max: GUARDS_MAX,
         contended_since: None,
         started: Instant::now(),

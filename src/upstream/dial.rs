@@ -365,6 +365,13 @@ impl Conversation {
         std::future::poll_fn(|cx| self.writer.poll_flush(cx)).await
     }
 
+    /// Writes what the socket takes at once, and says how many bytes that were. Of a connection that is broken it takes none; who writes next
+    /// learns it.
+    #[must_use]
+    pub fn send_some(&self, bytes: &[u8]) -> usize {
+        self.writer.try_write(bytes).unwrap_or(0)
+    }
+
     /// The next reply, of at most `bytes_max`, as a raw frame.
     ///
     /// # Errors

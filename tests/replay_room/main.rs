@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::zombie_processes, reason = "tests")]
 
+mod ahead;
 mod rig;
 
 use std::num::NonZeroU32;

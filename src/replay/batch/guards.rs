@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 
-use super::{Batch, Fate, Now, close, command};
+use super::{Batch, Fate, Now, command};
 use crate::command::{Name, for_each_key, lookup};
 use crate::journal::Incarnations;
 use crate::outage::effect::Guard;
@@ -282,7 +282,7 @@ impl Batch {
         if self.commands == 0 {
             self.request.clear();
         } else {
-            close(&mut self.request, marker_key, incarnations, self.marker_seq);
+            self.close(marker_key, incarnations);
         }
     }
 }

@@ -90,6 +90,8 @@ pub(super) enum Fate {
 pub(super) struct Batch {
     /// What goes over the wire; empty when no record is sent.
     pub request: Vec<u8>,
+    /// So much of it has no effect before the rest: what stands before EXEC. 0 while the request is not complete.
+    pub queued_bytes: usize,
     pub records: Vec<(Record, Fate)>,
     pub commands: usize,
     /// The marker's new value, where something is sent.
@@ -107,6 +109,18 @@ pub(super) struct Batch {
 impl Batch {
     pub(super) fn last_seq(&self) -> Option<u64> {
         self.records.last().map(|(record, _)| record.seq)
+    }
+
+    /// Adds `SET marker v; EXEC`, and the marker for the batch after this one.
+    fn close(&mut self, marker_key: &[u8], incarnations: &Incarnations) {
+        let (out, seq) = (&mut self.request, self.marker_seq);
+        let mut value = String::with_capacity(40);
+        marker_value(incarnations.name_of(seq), seq, &mut value);
+        command(out, &[b"SET", marker_key, value.as_bytes()]);
+        self.queued_bytes = out.len();
+        command(out, &[b"EXEC"]);
+        watch(out, marker_key);
+        command(out, &[b"INFO", b"replication"]);
     }
 
     /// The entries of streams that were applied with another ID than their clients were told, but for those where one of these commands failed.
@@ -197,12 +211,7 @@ pub(super) fn build(records: &mut VecDeque<Record>, terms: &Terms<'_>) -> Batch 
     if batch.commands == 0 {
         batch.request.clear();
     } else if batch.plan.is_none() {
-        close(
-            &mut batch.request,
-            terms.marker_key,
-            terms.incarnations,
-            batch.marker_seq,
-        );
+        batch.close(terms.marker_key, terms.incarnations);
     }
     batch
 }
@@ -233,16 +242,6 @@ fn add(batch: &mut Batch, seq: u64, payload: &Payload<'_>, age_ms: u64, terms: &
     true
 }
 
-/// `SET marker v; EXEC`, and the marker for the batch after this one.
-fn close(out: &mut Vec<u8>, marker_key: &[u8], incarnations: &Incarnations, seq: u64) {
-    let mut value = String::with_capacity(40);
-    marker_value(incarnations.name_of(seq), seq, &mut value);
-    command(out, &[b"SET", marker_key, value.as_bytes()]);
-    command(out, &[b"EXEC"]);
-    watch(out, marker_key);
-    command(out, &[b"INFO", b"replication"]);
-}
-
 /// `WATCH marker; GET marker`
 pub(super) fn watch(out: &mut Vec<u8>, marker_key: &[u8]) {
     command(out, &[b"WATCH", marker_key]);
@@ -259,6 +258,11 @@ pub(super) fn command(out: &mut Vec<u8>, args: &[&[u8]]) {
 /// Replies that a batch of so many commands draws: MULTI, each command, SET, EXEC, WATCH, GET, INFO.
 pub(super) fn replies(commands: usize) -> usize {
     commands + 6
+}
+
+/// As [`replies`], to one that is discarded: MULTI, each command, SET, DISCARD.
+pub(super) fn replies_to_discarded(commands: usize) -> usize {
+    commands + 3
 }
 
 /// What EXEC did.
@@ -282,6 +286,13 @@ pub(super) struct Answer {
     pub marker: Result<Marker, String>,
     /// `INFO replication`; empty where that is refused.
     pub info: String,
+}
+
+impl Answer {
+    /// The batch was applied, and the marker is where it put it: the next one may follow.
+    pub(super) fn is_applied(&self, marker: Marker) -> bool {
+        matches!(self.exec, Exec::Applied { .. }) && self.marker == Ok(marker)
+    }
 }
 
 /// Reads the replies to a batch of so many commands. Nothing for replies that do not fit the requests: the two sides are out of step.
