@@ -1,6 +1,7 @@
 """What the client scripts share: one line per check, and a question to the one who runs them."""
 
 import sys
+import time
 import traceback
 
 
@@ -22,16 +23,20 @@ def ask(question):
 
 
 def wait_until_nothing_is_on_its_way(connection):
-    """Until Redis was asked something well after a worker's blocking pop: one that may just have been given something is lost with its connection."""
+    """Until tideover knows that a worker's blocking pop waits: one that may just have been given something is lost with its connection."""
     with connection.monitor() as monitor:
-        waiting_since = None
+        begun = popped = None
         for seen in monitor.listen():
-            name = seen["command"].split()[0].upper()
-            if waiting_since is None or name in ("BLPOP", "BRPOP"):
-                waiting_since = seen["time"]
-            # Celery's ends after a second, and another follows; RQ's waits for minutes.
-            age_s = seen["time"] - waiting_since
-            if name == "PING" and (0.1 < age_s < 0.8 or age_s > 2):
+            name, at = seen["command"].split()[0].upper(), seen["time"]
+            begun = begun or at
+            if name in ("BLPOP", "BRPOP"):
+                popped = at
+            # tideover asks a little after each pop, and once a second. Celery's pop ends after a second, and another follows;
+            # RQ's waits for minutes.
+            age_s = at - (popped or begun)
+            if name == "PING" and (popped and 0.01 < age_s < 0.8 or age_s > 2):
+                # It is to be answered, too.
+                time.sleep(0.1)
                 return
 
 
