@@ -140,14 +140,8 @@ impl Task {
             session.stream_adds.borrow_mut().sent(seq, ask.request.arg(1));
         }
         let recipient: Rc<Session> = Rc::clone(session);
-        link.push(
-            recipient,
-            seq,
-            ask.request.frame(),
-            class,
-            watched,
-            session.local.turn.now_us(),
-        );
+        let now_us = session.local.turn.stamped_us();
+        link.push(recipient, seq, ask.request.frame(), class, watched, now_us);
         seq
     }
 

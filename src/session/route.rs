@@ -8,7 +8,7 @@ use super::state::{Admission, Pinned, State, Transaction, Watch};
 use super::task::{Closing, Routed, Task};
 use super::{Change, ChangeAwaited, Retry, RetryReason};
 use crate::command::{self, Flags, Learned, LearnedCommand, Name, Placement, Spec};
-use crate::resp::scan::{Limits, Scan, Scanner};
+use crate::resp::scan::{Asker, Limits, Scan, Scanner};
 use crate::resp::{Request, write};
 use crate::upstream::link::InFlight;
 use crate::upstream::settings::Identity;
@@ -234,6 +234,19 @@ impl Task {
         let shared = &self.session.local.shared;
         self.state.admission == Admission::Owed
             || shared.password_owed() && self.state.key.identity == Identity::Url && shared.target.credentials.is_none()
+    }
+
+    /// What the next request may be.
+    pub(super) fn request_limits(&self) -> Limits {
+        let limits = self.session.settings.limits.request;
+        if self.owes_password() {
+            Limits {
+                asker: Asker::Unauthenticated,
+                ..limits
+            }
+        } else {
+            limits
+        }
     }
 
     pub(super) fn is_taken_back_for_long(&self) -> bool {

@@ -15,7 +15,7 @@ use super::state::{Pinned, State, Transaction, Watch};
 use super::streaming::Streaming;
 use super::{ChangeAwaited, Home, RetryReason, Session, Settings};
 use crate::resp::Request;
-use crate::resp::scan::{Asker, Limits, Scan, Scanner};
+use crate::resp::scan::{Scan, Scanner};
 use crate::upstream::io::{Reader, Writer};
 use crate::upstream::link::Link;
 use crate::upstream::local::{SCRATCH_BYTES, wake_after_others};
@@ -296,6 +296,9 @@ impl Task {
             self.park(cx);
             return;
         }
+        if !self.session.retries.borrow().is_empty() {
+            self.session.local.turn.stamp();
+        }
         loop {
             let Some(retry) = self.session.retries.borrow_mut().pop_front() else {
                 break;
@@ -388,6 +391,7 @@ impl Task {
     fn consume(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         let mut scanner = std::mem::take(&mut self.scanner);
+        self.session.local.turn.stamp();
         while !self.session.parked.get() && self.closing == Closing::No {
             let rest = bytes.get(at..).unwrap_or_default();
             if self.streaming.is_some() {
@@ -438,18 +442,6 @@ impl Task {
         }
         self.scanner = scanner;
         at
-    }
-
-    fn request_limits(&self) -> Limits {
-        let limits = self.session.settings.limits.request;
-        if self.owes_password() {
-            Limits {
-                asker: Asker::Unauthenticated,
-                ..limits
-            }
-        } else {
-            limits
-        }
     }
 
     /// The upstream has said itself that it is not to be used.

@@ -31,6 +31,7 @@ pub struct Turn {
     later: RefCell<Vec<Rc<dyn Recipient>>>,
     flusher: RefCell<Option<Waker>>,
     epoch: Instant,
+    stamped_us: Cell<u32>,
 }
 
 impl std::fmt::Debug for Turn {
@@ -51,6 +52,7 @@ impl Turn {
             flusher: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             epoch: Instant::now(),
+            stamped_us: Cell::new(0),
         }
     }
 
@@ -97,6 +99,19 @@ impl Turn {
             Poll::Pending
         })
         .await
+    }
+
+    /// Reads the clock, for [`Self::stamped_us`].
+    #[inline]
+    pub fn stamp(&self) {
+        self.stamped_us.set(self.now_us());
+    }
+
+    /// As [`Self::now_us`], of the last stamp: what is routed together was asked at the same time, and has it from one look at the clock.
+    #[inline]
+    #[must_use]
+    pub fn stamped_us(&self) -> u32 {
+        self.stamped_us.get()
     }
 
     /// Microseconds since the worker started; wraps after 71 minutes, so only differences mean something.
