@@ -25,14 +25,8 @@ pub(super) const GUARDS_MAX: usize = 256;
 const CONTENDED_MAX: Duration = Duration::from_secs(1);
 const CONTENDED: &str = "others keep changing a key that a guarded write (needs_key, create_only) asks about";
 
-/// What has been sent of the batch after the one in flight: nothing that has an effect.
-#[derive(Debug)]
-pub(super) struct Ahead {
-    bytes: usize,
-    /// What is left of it before EXEC.
-    unsent: Vec<u8>,
-    commands: usize,
-}
+/// Of a record that must not be applied twice.
+const NOT_DISCARDED: &str = "it may or may not have been applied: its user lost the right to MULTI just then";
 
 impl Run<'_> {
     fn rate_max(&self) -> Option<NonZeroU32> {
@@ -77,56 +71,58 @@ impl Run<'_> {
 
     /// Batch after batch of one group, as far as it has been read.
     pub(super) async fn stream(&mut self, group: &Group) -> Result<(), Stop> {
-        let streamed = self.batches(group).await;
+        let mut next = Batch::default();
+        let streamed = self.batches(group, &mut next).await;
         match streamed {
             Err(Stop::Upstream(_)) => {}
-            Ok(()) | Err(Stop::Halt(_)) => self.discard_ahead(group).await?,
+            Ok(()) | Err(Stop::Halt(_)) => self.discard_ahead(group, &next).await?,
         }
         streamed
     }
 
-    async fn batches(&mut self, group: &Group) -> Result<(), Stop> {
-        let mut batch = self.prepare(group);
+    /// Leaves in `next` what is not in flight.
+    async fn batches(&mut self, group: &Group, next: &mut Batch) -> Result<(), Stop> {
+        *next = self.prepare(group);
         let mut done = None;
-        while let Some(last_seq) = batch.last_seq() {
+        while let Some(last_seq) = next.last_seq() {
             // Nothing is to wait between a guard's question and the batch's EXEC.
-            if !batch.request.is_empty() {
+            if !next.request.is_empty() {
                 let wait = self
                     .pace
-                    .wait(batch.records.len(), self.rate_max(), self.started.elapsed());
+                    .wait(next.records.len(), self.rate_max(), self.started.elapsed());
                 if !wait.is_zero() && timeout(wait, self.replay.controls.changed()).await.is_ok() {
                     self.restart();
                     return Ok(());
                 }
             }
-            self.meet_guards(group, &mut batch).await?;
-            self.bury_unsent(&batch).await?;
-            if batch.request.is_empty() {
+            self.meet_guards(group, next).await?;
+            self.bury_unsent(next).await?;
+            if next.request.is_empty() {
                 self.ack(last_seq).await?;
-                batch = self.prepare(group);
+                *next = self.prepare(group);
                 continue;
             }
             let sent = Instant::now();
-            let ahead_bytes = self.ahead.take().map_or(0, |ahead| ahead.bytes);
-            let rest = batch.request.get(ahead_bytes..).unwrap_or_default();
+            let mut batch = std::mem::take(next);
+            let rest = batch.request.get(std::mem::take(&mut self.ahead)..).unwrap_or_default();
             self.line(group).send(rest).await?;
             self.line(group).has_written = true;
             // The server works meanwhile.
             drop(done.take());
-            let next = self.prepare(group);
-            self.send_ahead(group, &next);
+            *next = self.prepare(group);
+            self.send_ahead(group, next);
             let replies = self.replies_though_held(group, batch::replies(batch.commands)).await?;
             self.pace.took(batch.commands, sent.elapsed());
             let answer = batch::parse(&replies, batch.commands).ok_or(Trouble::Soft(Failure::Protocol))?;
             if !answer.is_applied(self.marker_at(batch.marker_seq)) {
-                self.discard_ahead(group).await?;
+                self.discard_ahead(group, next).await?;
             }
             self.judge(group, &mut batch, answer).await?;
             if self.current.is_none() || self.replay.controls.pause() == Pause::Paused {
                 self.restart();
                 return Ok(());
             }
-            done = Some(std::mem::replace(&mut batch, next));
+            done = Some(batch);
         }
         Ok(())
     }
@@ -138,23 +134,28 @@ impl Run<'_> {
         if queued.is_empty() || self.rate_max().is_some() {
             return;
         }
-        let bytes = self.line(group).send_some(queued);
-        self.ahead = (bytes > 0).then(|| Ahead {
-            bytes,
-            unsent: queued.get(bytes..).unwrap_or_default().to_vec(),
-            commands: next.commands,
-        });
+        self.ahead = self.line(group).send_some(queued);
     }
 
     /// Nothing is queued afterwards.
-    async fn discard_ahead(&mut self, group: &Group) -> Result<(), Trouble> {
-        let Some(mut ahead) = self.ahead.take() else {
+    async fn discard_ahead(&mut self, group: &Group, next: &Batch) -> Result<(), Stop> {
+        let sent_bytes = std::mem::take(&mut self.ahead);
+        if sent_bytes == 0 {
             return Ok(());
-        };
-        batch::command(&mut ahead.unsent, &[b"DISCARD"]);
-        self.line(group).send(&ahead.unsent).await?;
-        let replies = batch::replies_to_discarded(ahead.commands);
-        self.replies_though_held(group, replies).await.map(drop)
+        }
+        let mut rest = next
+            .request
+            .get(sent_bytes..next.queued_bytes)
+            .unwrap_or_default()
+            .to_vec();
+        batch::command(&mut rest, &[b"DISCARD"]);
+        self.line(group).send(&rest).await?;
+        let count = batch::replies_to_discarded(next.commands);
+        let replies = self.replies_though_held(group, count).await?;
+        for record in next.executed_all_the_same(&replies) {
+            self.bury(record, "no_permission", NOT_DISCARDED).await?;
+        }
+        Ok(())
     }
 
     /// Asks what guarded records want to know, under WATCH until the batch's EXEC, and takes out those that must not be sent.

@@ -7,7 +7,7 @@
 //!
 //! Invariants
 //! - One batch is in flight. It holds records of one identity and one database, which is selected and checked before MULTI. Meanwhile the server
-//!   queues the next one, so that it does not wait for us; its EXEC is sent once the first is known to be applied, else it is discarded.
+//!   queues the next one, so that it does not wait for us; the marker's SET and EXEC follow once the first is known to be applied, else it is discarded.
 //! - The journal's checkpoint passes a record when the upstream has confirmed it, a dead letter of it is durable, or it stands aside durably
 //!   until its user is known again (`waiting.rs`).
 //! - A guarded record (`batch/guards.rs`) is judged under WATCH. If its guard is not met it is a dead letter before its batch is sent: what a batch

@@ -143,6 +143,7 @@ impl Door {
                 upstream,
                 clients: Rc::clone(clients),
                 others: self.others.clone(),
+                under_way: Arc::default(),
                 clients_max: self.clients_max,
             })
         };
@@ -156,6 +157,8 @@ pub(super) struct Acceptor {
     upstream: usize,
     clients: Rc<Clients>,
     others: Vec<mpsc::Sender<ToWorker>>,
+    /// Each client on its way to another worker has one: that worker counts it when it serves it.
+    under_way: Arc<()>,
     clients_max: usize,
 }
 
@@ -175,7 +178,7 @@ impl Acceptor {
                     continue;
                 }
             };
-            if is_full(&shared, self.clients_max) {
+            if self.is_full(&shared) {
                 refuse(&socket);
                 continue;
             }
@@ -188,21 +191,22 @@ impl Acceptor {
                 None => self.clients.serve(client),
                 Some(other) => match client.handed_over() {
                     // It takes none any more when it stops, and then so do we.
-                    Ok(client) => drop(other.send(ToWorker::Serve(client)).await),
+                    Ok(client) => {
+                        let under_way = Arc::clone(&self.under_way);
+                        drop(other.send(ToWorker::Serve { client, under_way }).await);
+                    }
                     Err(error) => tracing::debug!(%error, "a client was gone before it was served"),
                 },
             }
         }
     }
-}
 
-fn is_full(shared: &Shared, clients_max: usize) -> bool {
-    let clients: u64 = shared
-        .workers
-        .iter()
-        .map(|worker| worker.stats.clients.load(Relaxed))
-        .sum();
-    clients >= clients_max as u64
+    fn is_full(&self, shared: &Shared) -> bool {
+        let workers = shared.workers.iter();
+        let served: u64 = workers.map(|worker| worker.stats.clients.load(Relaxed)).sum();
+        let under_way = Arc::strong_count(&self.under_way) - 1;
+        served + under_way as u64 >= self.clients_max as u64
+    }
 }
 
 /// As Redis does: an error, then the end.

@@ -88,7 +88,11 @@ impl NewClient<HandedOver> {
 /// What a worker is told.
 #[derive(Debug)]
 pub(super) enum ToWorker {
-    Serve(NewClient<HandedOver>),
+    Serve {
+        client: NewClient<HandedOver>,
+        /// Dropped when the client is served, or never will be.
+        under_way: Arc<()>,
+    },
     /// Take no more clients and requests, answer those in flight, and end.
     Stop,
 }
@@ -186,23 +190,33 @@ impl Clients {
         &self.upstreams[upstream].0.local().shared
     }
 
+    /// The client counts from now on, so that of those accepted together there are not more than may be.
     pub(super) fn serve(&self, client: NewClient<Accepted>) {
         let (appender, settings) = &self.upstreams[client.upstream];
         let (appender, settings) = (Rc::clone(appender), Rc::clone(settings));
+        let id = client.id;
+        add(&appender.local().worker().stats.clients, 1);
         let (reader, writer) = match client.socket {
             Socket::Tcp(stream) => split_tcp(stream),
             Socket::Unix(stream) => split_unix(stream),
             Socket::Tls(stream, tls) => {
                 tokio::task::spawn_local(async move {
-                    if let Some((reader, writer)) = shake_hands(appender.local(), stream, &tls).await {
-                        session::serve(appender, settings, client.id, reader, writer).await;
+                    match shake_hands(stream, &tls).await {
+                        Some((reader, writer)) => served(appender, settings, id, reader, writer).await,
+                        None => sub(&appender.local().worker().stats.clients, 1),
                     }
                 });
                 return;
             }
         };
-        tokio::task::spawn_local(session::serve(appender, settings, client.id, reader, writer));
+        tokio::task::spawn_local(served(appender, settings, id, reader, writer));
     }
+}
+
+async fn served(appender: Rc<Appender>, settings: Rc<session::Settings>, id: u64, reader: Reader, writer: Writer) {
+    let local = Rc::clone(appender.local());
+    session::serve(appender, settings, id, reader, writer).await;
+    sub(&local.worker().stats.clients, 1);
 }
 
 async fn work(
@@ -235,11 +249,12 @@ async fn work(
         .map(|acceptor| tokio::task::spawn_local(acceptor.run()));
     let acceptors: Vec<_> = acceptors.collect();
     say(Ok(()));
-    while let Some(ToWorker::Serve(client)) = receiver.recv().await {
+    while let Some(ToWorker::Serve { client, under_way }) = receiver.recv().await {
         match client.accepted() {
             Ok(client) => clients.serve(client),
             Err(error) => tracing::debug!(%error, "a client was gone before it was served"),
         }
+        drop(under_way);
     }
     // Who comes now is turned away at once, here and where clients are handed over.
     drop(receiver);
@@ -258,15 +273,10 @@ async fn work(
     tokio::time::sleep(STOP_LOOK).await;
 }
 
-/// One that has not finished counts as a client already.
-async fn shake_hands(local: &Local, stream: TcpStream, tls: &ServerTls) -> Option<(Reader, Writer)> {
-    let clients = &local.worker().stats.clients;
-    add(clients, 1);
-    let shaken = timeout(HANDSHAKE_MAX, Box::pin(accept_tls(stream, tls)))
+async fn shake_hands(stream: TcpStream, tls: &ServerTls) -> Option<(Reader, Writer)> {
+    timeout(HANDSHAKE_MAX, Box::pin(accept_tls(stream, tls)))
         .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    sub(clients, 1);
-    shaken
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(|error| tracing::debug!(%error, "a client's TLS handshake failed"))
         .ok()
 }

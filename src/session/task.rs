@@ -19,7 +19,6 @@ use crate::resp::scan::{Scan, Scanner};
 use crate::upstream::io::{Reader, Writer};
 use crate::upstream::link::Link;
 use crate::upstream::local::{SCRATCH_BYTES, wake_after_others};
-use crate::upstream::stats;
 
 /// Requests are read on while a session waits, up to this: enough to see that the client is gone.
 const INPUT_WAITING_BYTES_MAX: usize = 64 << 10;
@@ -127,9 +126,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         held: None,
         waited_out: false,
     };
-    stats::add(&local.worker().stats.clients, 1);
     std::future::poll_fn(|cx| task.poll(cx)).await;
-    stats::sub(&local.worker().stats.clients, 1);
     // What is ready may wait for the end of the turn; it does nothing where the session is dead.
     session.write();
     session.dead.set(true);

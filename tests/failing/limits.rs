@@ -1,6 +1,6 @@
 //! No room for another connection: at Redis, or at tideover itself.
 
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
 use crate::support::load;
 use crate::support::{
@@ -101,4 +101,27 @@ fn a_lack_of_file_descriptors_here_is_no_outage_of_redis() {
     assert_eq!(other.call(&["SELECT", "3"]), b"+OK\r\n");
     assert_eq!(other.call(&["GET", "k"]), b"$-1\r\n");
     assert_eq!(reasons(&proxy), [""; 0]);
+}
+
+/// They are all accepted before one of them is served.
+#[test]
+fn of_many_clients_at_once_no_more_are_served_than_may_be() {
+    const MAX: usize = 5;
+    let redis = RedisServer::start(Durability::Memory);
+    for workers in [1, 2] {
+        let settings = Settings {
+            workers,
+            top: format!("[limits]\nclients = {MAX}"),
+            ..Settings::default()
+        };
+        let mut proxy = Tideover::start_with(&redis, &settings);
+        proxy.wait_for_mode("healthy", DEADLINE);
+        wait_until(DEADLINE, "nobody is served", || proxy.status()["clients"] == 0);
+        proxy.process().signal(Signal::STOP);
+        let mut clients: Vec<Client> = (0..60).map(|_| proxy.client()).collect();
+        proxy.process().signal(Signal::CONT);
+        let is_served = |client: &mut Client| client.try_call(&["PING"]).is_ok_and(|reply| reply == b"+PONG\r\n");
+        let served = clients.iter_mut().map(is_served).filter(|served| *served).count();
+        assert_eq!(served, MAX, "{workers} workers");
+    }
 }

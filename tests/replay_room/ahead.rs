@@ -101,3 +101,45 @@ fn what_is_queued_when_replay_is_paused_is_not_executed() {
     assert_eq!(rig.recover(), Outcome::CaughtUp);
     assert_all_once(&server);
 }
+
+/// What follows a refused MULTI is executed: also what was to be queued behind a batch whose EXEC is refused.
+#[test]
+fn when_the_right_to_multi_is_gone_for_a_moment_nothing_is_lost_or_repeated_in_silence() {
+    let server = Server::start(&[]);
+    let mut rig = Rig::new(server.port);
+    journal_pushes(&rig, 0, 0, RECORDS);
+    std::thread::scope(|scope| {
+        let revoking = scope.spawn(|| {
+            let until = |what: &str, is_so: &dyn Fn() -> bool| {
+                let until = Instant::now() + PATIENCE;
+                while !is_so() {
+                    assert!(Instant::now() < until, "{what}");
+                }
+            };
+            until("nothing was replayed", &|| server.ask("LLEN l") != ":0\r\n");
+            // Both batches wait at the server, the first one behind its MULTI.
+            server.ask("CLIENT PAUSE 10000 WRITE");
+            std::thread::sleep(Duration::from_millis(200));
+            server.ask("ACL SETUSER default -@transaction");
+            server.ask("CLIENT UNPAUSE");
+            let is_refused = || {
+                let stats = server.ask("INFO commandstats");
+                let discards = stats.lines().find(|line| line.starts_with("cmdstat_discard"));
+                discards.is_some_and(|line| !line.contains("rejected_calls=0"))
+            };
+            until("no DISCARD was refused", &is_refused);
+            server.ask("ACL SETUSER default +@transaction");
+        });
+        assert_eq!(rig.recover_for(PATIENCE), Some(Outcome::CaughtUp));
+        revoking.join().unwrap();
+    });
+    let mut list: Vec<u32> = server.list(0, "l").iter().map(|n| n.parse().unwrap()).collect();
+    list.sort_unstable();
+    assert!(list.iter().copied().eq(0..RECORDS), "{}", list.len());
+    let letters = rig.letters();
+    assert!(!letters.is_empty());
+    for letter in letters {
+        assert_eq!(letter.reason, "no_permission");
+        assert!(letter.error.starts_with("it may or may not have been applied"));
+    }
+}

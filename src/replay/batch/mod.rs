@@ -7,6 +7,7 @@ use std::collections::{HashSet, VecDeque};
 use super::resume::{Marker, marker_value, parse_marker};
 use super::waiting::Aside;
 use crate::journal::{Incarnations, MONO_MS_RETRIED, Record};
+use crate::outage::effect::EffectKind;
 use crate::outage::payload::{Payload, decode};
 use crate::resp::reply::{Found, Scanner};
 use crate::resp::write;
@@ -90,7 +91,8 @@ pub(super) enum Fate {
 pub(super) struct Batch {
     /// What goes over the wire; empty when no record is sent.
     pub request: Vec<u8>,
-    /// So much of it has no effect before the rest: what stands before EXEC. 0 while the request is not complete.
+    /// So much of it has no effect before the rest, unless MULTI is refused: what stands before the marker's SET, which would say then that the
+    /// batches before this one are done. 0 while the request is not complete.
     pub queued_bytes: usize,
     pub records: Vec<(Record, Fate)>,
     pub commands: usize,
@@ -116,8 +118,8 @@ impl Batch {
         let (out, seq) = (&mut self.request, self.marker_seq);
         let mut value = String::with_capacity(40);
         marker_value(incarnations.name_of(seq), seq, &mut value);
-        command(out, &[b"SET", marker_key, value.as_bytes()]);
         self.queued_bytes = out.len();
+        command(out, &[b"SET", marker_key, value.as_bytes()]);
         command(out, &[b"EXEC"]);
         watch(out, marker_key);
         command(out, &[b"INFO", b"replication"]);
@@ -135,6 +137,25 @@ impl Batch {
             Fate::Sent { .. } | Fate::Passed | Fate::TooOld | Fate::Unreadable | Fate::Unmet(_) => None,
         });
         applied.map(|payload| payload.provisional_ids() as u64).sum()
+    }
+
+    /// Records that must not be applied again, though the batch was discarded: MULTI was refused, and what followed it was executed.
+    pub(super) fn executed_all_the_same(&self, replies_to_discarded: &[u8]) -> Vec<&Record> {
+        let mut replies = Frames(replies_to_discarded);
+        if replies.next().is_none_or(|begun| begun == b"+OK\r\n") {
+            return Vec::new();
+        }
+        let executed: Vec<bool> = replies.map(|reply| text_of_error(reply).is_none()).collect();
+        let is_executed = |fate: Fate| match fate {
+            Fate::Sent { first, commands } => executed.iter().skip(first).take(commands).any(|executed| *executed),
+            Fate::Passed | Fate::TooOld | Fate::Unreadable | Fate::Unmet(_) => false,
+        };
+        let is_relative =
+            |record: &Record| decode(&record.payload).is_ok_and(|payload| payload.kind() == EffectKind::Relative);
+        let sent = self.records.iter().filter(|(_, fate)| is_executed(*fate));
+        sent.map(|(record, _)| record)
+            .filter(|record| is_relative(record))
+            .collect()
     }
 
     /// The record that the command at `place` belongs to.
@@ -260,9 +281,9 @@ pub(super) fn replies(commands: usize) -> usize {
     commands + 6
 }
 
-/// As [`replies`], to one that is discarded: MULTI, each command, SET, DISCARD.
+/// As [`replies`], to one that is discarded: MULTI, each command, DISCARD.
 pub(super) fn replies_to_discarded(commands: usize) -> usize {
-    commands + 3
+    commands + 2
 }
 
 /// What EXEC did.
