@@ -18,7 +18,7 @@ use crate::command::Learned;
 use crate::resp::Protocol;
 
 /// Bytes read from a socket at once: most of what is large then goes on without being kept.
-pub const SCRATCH_BYTES: usize = 256 << 10;
+pub const SCRATCH_BYTES: usize = 512 << 10;
 /// Wait before a dial that follows a failed one.
 const DIAL_PAUSE: Duration = Duration::from_millis(20);
 
