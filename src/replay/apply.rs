@@ -75,7 +75,7 @@ impl Run<'_> {
         let streamed = self.batches(group, &mut next).await;
         match streamed {
             Err(Stop::Upstream(_)) => {}
-            Ok(()) | Err(Stop::Halt(_)) => self.discard_ahead(group, &next).await?,
+            Ok(()) | Err(Stop::Halt(_)) => self.discard_ahead(group, &mut next).await?,
         }
         streamed
     }
@@ -104,7 +104,7 @@ impl Run<'_> {
             }
             let sent = Instant::now();
             let mut batch = std::mem::take(next);
-            let rest = batch.request.get(std::mem::take(&mut self.ahead)..).unwrap_or_default();
+            let rest = batch.request.get(batch.sent_bytes..).unwrap_or_default();
             self.line(group).send(rest).await?;
             self.line(group).has_written = true;
             // The server works meanwhile.
@@ -128,18 +128,18 @@ impl Run<'_> {
     }
 
     /// Has the server queue what comes next while it works at what is in flight. It is executed, or discarded, when that is known to be applied.
-    fn send_ahead(&mut self, group: &Group, next: &Batch) {
+    fn send_ahead(&mut self, group: &Group, next: &mut Batch) {
         let queued = next.request.get(..next.queued_bytes).unwrap_or_default();
         // At a given rate there is no hurry.
         if queued.is_empty() || self.rate_max().is_some() {
             return;
         }
-        self.ahead = self.line(group).send_some(queued);
+        next.sent_bytes = self.line(group).send_some(queued);
     }
 
     /// Nothing is queued afterwards.
-    async fn discard_ahead(&mut self, group: &Group, next: &Batch) -> Result<(), Stop> {
-        let sent_bytes = std::mem::take(&mut self.ahead);
+    async fn discard_ahead(&mut self, group: &Group, next: &mut Batch) -> Result<(), Stop> {
+        let sent_bytes = std::mem::take(&mut next.sent_bytes);
         if sent_bytes == 0 {
             return Ok(());
         }

@@ -105,8 +105,6 @@ pub(super) struct Run<'a> {
     pub(super) current: Option<Group>,
     pub(super) incarnations: Incarnations,
     pub(super) pace: Pace,
-    /// So many bytes of the batch after the one in flight have been sent: nothing that has an effect.
-    pub(super) ahead: usize,
     pub(super) guards_max: usize,
     /// Since when no guarded batch was applied, for others touched their keys.
     pub(super) contended_since: Option<Instant>,
@@ -162,7 +160,6 @@ pub(super) async fn run(replay: &mut Replay, conversation: Conversation, facts: 
         current: None,
         incarnations: Incarnations::default(),
         pace: Pace::new(),
-        ahead: 0,
         guards_max: GUARDS_MAX,
         contended_since: None,
         started: Instant::now(),

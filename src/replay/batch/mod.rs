@@ -94,6 +94,8 @@ pub(super) struct Batch {
     /// So much of it has no effect before the rest, unless MULTI is refused: what stands before the marker's SET, which would say then that the
     /// batches before this one are done. 0 while the request is not complete.
     pub queued_bytes: usize,
+    /// So much of that has been sent, while the batch before it was in flight.
+    pub sent_bytes: usize,
     pub records: Vec<(Record, Fate)>,
     pub commands: usize,
     /// The marker's new value, where something is sent.
