@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 
 use super::StartError;
-use super::worker::{Accepted, Clients, NewClient, Socket, ToWorker};
+use super::worker::{Accepted, Clients, NewClient, ToWorker};
 use crate::config::ListenAddress;
 use crate::upstream::io::set_options;
 use crate::upstream::shared::Shared;
@@ -24,13 +24,34 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Unacknowledged data towards a client for longer than this means that it is gone.
 const CLIENT_SILENCE_MAX: Duration = Duration::from_secs(60);
 
-/// A bound socket, of whoever will accept.
+/// A socket that listens or is connected, by what it speaks.
 #[derive(Debug)]
-pub(super) enum Bound {
-    Tcp(std::net::TcpListener),
-    Tls(std::net::TcpListener, Arc<ServerTls>),
-    Unix(StdUnixListener, UnixFile),
+pub(super) enum Socket<T, U> {
+    Tcp(T),
+    Tls(T, Arc<ServerTls>),
+    Unix(U),
 }
+
+impl<T, U> Socket<T, U> {
+    /// The same one, given into other hands.
+    ///
+    /// # Errors
+    /// Those of the functions.
+    pub(super) fn try_map<A, B>(
+        self,
+        tcp: impl FnOnce(T) -> io::Result<A>,
+        unix: impl FnOnce(U) -> io::Result<B>,
+    ) -> io::Result<Socket<A, B>> {
+        Ok(match self {
+            Self::Tcp(socket) => Socket::Tcp(tcp(socket)?),
+            Self::Tls(socket, tls) => Socket::Tls(tcp(socket)?, tls),
+            Self::Unix(socket) => Socket::Unix(unix(socket)?),
+        })
+    }
+}
+
+/// A bound one, of whoever will accept.
+pub(super) type Bound = Socket<std::net::TcpListener, (StdUnixListener, UnixFile)>;
 
 impl Bound {
     /// `tls` is for TCP; a unix socket has none.
@@ -45,33 +66,19 @@ impl Bound {
                     None => Self::Tcp(listener),
                 })
             }
-            ListenAddress::Unix(path) => bind_unix(path).map(|(listener, file)| Self::Unix(listener, file)),
+            ListenAddress::Unix(path) => bind_unix(path).map(Self::Unix),
         };
         bound.map_err(|error| format!("cannot listen on {address}: {error}"))
     }
 }
 
 /// One that the runtime it was made in looks after.
-#[derive(Debug)]
-enum Listener {
-    Tcp(TcpListener),
-    Tls(TcpListener, Arc<ServerTls>),
-    Unix {
-        listener: UnixListener,
-        /// For its end.
-        _file: UnixFile,
-    },
-}
+type Listener = Socket<TcpListener, (UnixListener, UnixFile)>;
 
 impl Listener {
     fn new(bound: Bound) -> io::Result<Self> {
-        Ok(match bound {
-            Bound::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
-            Bound::Tls(listener, tls) => Self::Tls(TcpListener::from_std(listener)?, tls),
-            Bound::Unix(listener, file) => Self::Unix {
-                listener: UnixListener::from_std(listener)?,
-                _file: file,
-            },
+        bound.try_map(TcpListener::from_std, |(listener, file)| {
+            Ok((UnixListener::from_std(listener)?, file))
         })
     }
 
@@ -79,7 +86,7 @@ impl Listener {
         Ok(match self {
             Self::Tcp(listener) => Socket::Tcp(listener.accept().await?.0),
             Self::Tls(listener, tls) => Socket::Tls(listener.accept().await?.0, Arc::clone(tls)),
-            Self::Unix { listener, .. } => Socket::Unix(listener.accept().await?.0),
+            Self::Unix((listener, _)) => Socket::Unix(listener.accept().await?.0),
         })
     }
 }

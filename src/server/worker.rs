@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::listen::Door;
+use super::listen::{Door, Socket};
 use crate::journal::owner::OwnerHandle;
 use crate::session::{self, Appender};
 use crate::upstream::burst::Uring;
@@ -37,14 +37,6 @@ const STOP_LOOK: Duration = Duration::from_millis(5);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// A client's connection.
-#[derive(Debug)]
-pub(super) enum Socket<T, U> {
-    Tcp(T),
-    Tls(T, Arc<ServerTls>),
-    Unix(U),
-}
-
-/// One that this worker's runtime looks after.
 pub(super) type Accepted = Socket<TcpStream, UnixStream>;
 /// One that no runtime looks after, on its way to another worker.
 pub(super) type HandedOver = Socket<std::net::TcpStream, std::os::unix::net::UnixStream>;
@@ -64,11 +56,7 @@ impl NewClient<Accepted> {
     /// Those of taking the socket away from the runtime.
     pub(super) fn handed_over(self) -> io::Result<NewClient<HandedOver>> {
         let Self { upstream, id, socket } = self;
-        let socket = match socket {
-            Socket::Tcp(stream) => Socket::Tcp(stream.into_std()?),
-            Socket::Tls(stream, tls) => Socket::Tls(stream.into_std()?, tls),
-            Socket::Unix(stream) => Socket::Unix(stream.into_std()?),
-        };
+        let socket = socket.try_map(TcpStream::into_std, UnixStream::into_std)?;
         Ok(NewClient { upstream, id, socket })
     }
 }
@@ -76,11 +64,7 @@ impl NewClient<Accepted> {
 impl NewClient<HandedOver> {
     fn accepted(self) -> io::Result<NewClient<Accepted>> {
         let Self { upstream, id, socket } = self;
-        let socket = match socket {
-            Socket::Tcp(stream) => Socket::Tcp(TcpStream::from_std(stream)?),
-            Socket::Tls(stream, tls) => Socket::Tls(TcpStream::from_std(stream)?, tls),
-            Socket::Unix(stream) => Socket::Unix(UnixStream::from_std(stream)?),
-        };
+        let socket = socket.try_map(TcpStream::from_std, UnixStream::from_std)?;
         Ok(NewClient { upstream, id, socket })
     }
 }
@@ -194,29 +178,20 @@ impl Clients {
     pub(super) fn serve(&self, client: NewClient<Accepted>) {
         let (appender, settings) = &self.upstreams[client.upstream];
         let (appender, settings) = (Rc::clone(appender), Rc::clone(settings));
-        let id = client.id;
-        add(&appender.local().worker().stats.clients, 1);
-        let (reader, writer) = match client.socket {
-            Socket::Tcp(stream) => split_tcp(stream),
-            Socket::Unix(stream) => split_unix(stream),
-            Socket::Tls(stream, tls) => {
-                tokio::task::spawn_local(async move {
-                    match shake_hands(stream, &tls).await {
-                        Some((reader, writer)) => served(appender, settings, id, reader, writer).await,
-                        None => sub(&appender.local().worker().stats.clients, 1),
-                    }
-                });
-                return;
+        let local = Rc::clone(appender.local());
+        add(&local.worker().stats.clients, 1);
+        tokio::task::spawn_local(async move {
+            let split = match client.socket {
+                Socket::Tcp(stream) => Some(split_tcp(stream)),
+                Socket::Unix(stream) => Some(split_unix(stream)),
+                Socket::Tls(stream, tls) => shake_hands(stream, &tls).await,
+            };
+            if let Some((reader, writer)) = split {
+                session::serve(appender, settings, client.id, reader, writer).await;
             }
-        };
-        tokio::task::spawn_local(served(appender, settings, id, reader, writer));
+            sub(&local.worker().stats.clients, 1);
+        });
     }
-}
-
-async fn served(appender: Rc<Appender>, settings: Rc<session::Settings>, id: u64, reader: Reader, writer: Writer) {
-    let local = Rc::clone(appender.local());
-    session::serve(appender, settings, id, reader, writer).await;
-    sub(&local.worker().stats.clients, 1);
 }
 
 async fn work(
