@@ -340,38 +340,33 @@ impl Session {
         if self.blocked.get() || !is_plain || !output.may_pass(seq, bytes.len(), piece) {
             return false;
         }
-        loop {
-            let ready = output.ready();
-            if ready.is_empty() {
-                break;
-            }
-            match self.writer.try_write(ready) {
-                Ok(written) => self.wrote(output, written),
-                Err(error) => {
-                    self.note_blocked(&error);
-                    return false;
-                }
-            }
+        while !output.ready().is_empty() {
+            let Some(written) = self.take_at_once(output.ready()) else {
+                return false;
+            };
+            self.wrote(output, written);
         }
         let mut rest = bytes;
-        while !rest.is_empty() {
-            match self.writer.try_write(rest) {
-                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                Err(error) => {
-                    self.note_blocked(&error);
-                    break;
-                }
-            }
+        while !rest.is_empty()
+            && let Some(written) = self.take_at_once(rest)
+        {
+            rest = rest.get(written..).unwrap_or_default();
         }
         output.passed(rest, piece);
         true
     }
 
-    /// So that no more is read for a client that takes no more. Whoever flushes meets any other error again.
-    fn note_blocked(&self, error: &std::io::Error) {
-        if error.kind() == std::io::ErrorKind::WouldBlock && !self.blocked.replace(true) {
+    /// How much the client's socket takes at once; nothing where it takes no more, and then no more is read for it. Whoever flushes meets any
+    /// other error again.
+    fn take_at_once(&self, bytes: &[u8]) -> Option<usize> {
+        let written = self.writer.try_write(bytes);
+        if let Err(error) = &written
+            && error.kind() == std::io::ErrorKind::WouldBlock
+            && !self.blocked.replace(true)
+        {
             self.wake();
         }
+        written.ok()
     }
 
     /// A session that streams to its dedicated connection may wait for room there.
