@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use tideover::replay::{Outcome, Pause};
 
-use super::rig::{PATIENCE, Rig, Server};
-use super::{journal_pushes, numbers};
+use super::rig::{PATIENCE, Rig, Server, wait_until};
+use super::{assert_all_once, journal_pushes};
 
 const RECORDS: u32 = 20_000;
 
@@ -25,16 +25,6 @@ fn calls(server: &Server, command: &str) -> u64 {
     line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
 }
 
-#[track_caller]
-fn assert_all_once(server: &Server) {
-    let list = server.list(0, "l");
-    let differs = list
-        .iter()
-        .zip(numbers(0, RECORDS))
-        .position(|(left, right)| *left != right);
-    assert_eq!((list.len(), differs), (RECORDS as usize, None));
-}
-
 #[test]
 fn what_is_queued_behind_a_refused_batch_is_discarded_and_comes_later() {
     let server = Server::start(&[]);
@@ -44,7 +34,7 @@ fn what_is_queued_behind_a_refused_batch_is_discarded_and_comes_later() {
         journal_pushes(&rig, 0, 1000 * thousand, 1000 * (thousand + 1));
     }
     assert_eq!(rig.recover(), Outcome::CaughtUp);
-    assert_all_once(&server);
+    assert_all_once(&server, RECORDS);
     assert_eq!(rig.reasons(), ["refused"; (RECORDS / 1000) as usize]);
     assert!(discards(&server) > 0, "something was queued");
 }
@@ -67,7 +57,7 @@ fn what_is_queued_behind_a_batch_that_was_not_executed_is_discarded_and_comes_la
         assert_eq!(rig.recover_for(PATIENCE), Some(Outcome::CaughtUp));
         touching.join().unwrap();
     });
-    assert_all_once(&server);
+    assert_all_once(&server, RECORDS);
     assert!(discards(&server) > 0, "something was queued");
     assert!(rig.letters().is_empty());
 }
@@ -80,10 +70,7 @@ fn what_is_queued_when_replay_is_paused_is_not_executed() {
     let controls = std::sync::Arc::clone(&rig.controls);
     std::thread::scope(|scope| {
         let pausing = scope.spawn(|| {
-            let until = Instant::now() + PATIENCE;
-            while server.ask("LLEN l") == ":0\r\n" {
-                assert!(Instant::now() < until, "nothing was replayed");
-            }
+            wait_until("something is replayed", || server.ask("LLEN l") != ":0\r\n");
             controls.set_pause(Pause::Paused).unwrap();
         });
         assert_eq!(rig.recover_for(Duration::from_secs(2)), None);
@@ -99,7 +86,7 @@ fn what_is_queued_when_replay_is_paused_is_not_executed() {
     assert_eq!(discards(&server), 1);
     rig.controls.set_pause(Pause::Running).unwrap();
     assert_eq!(rig.recover(), Outcome::CaughtUp);
-    assert_all_once(&server);
+    assert_all_once(&server, RECORDS);
 }
 
 /// What follows a refused MULTI is executed: also what was to be queued behind a batch whose EXEC is refused.
@@ -110,16 +97,10 @@ fn when_the_right_to_multi_is_gone_for_a_moment_nothing_is_lost_or_repeated_in_s
     journal_pushes(&rig, 0, 0, RECORDS);
     std::thread::scope(|scope| {
         let revoking = scope.spawn(|| {
-            let until = |what: &str, is_so: &dyn Fn() -> bool| {
-                let until = Instant::now() + PATIENCE;
-                while !is_so() {
-                    assert!(Instant::now() < until, "{what}");
-                }
-            };
-            until("nothing was replayed", &|| server.ask("LLEN l") != ":0\r\n");
-            // Both batches wait at the server, the first one behind its MULTI.
+            wait_until("something is replayed", || server.ask("LLEN l") != ":0\r\n");
             server.ask("CLIENT PAUSE 10000 WRITE");
-            std::thread::sleep(Duration::from_millis(200));
+            // The first of both batches, behind its MULTI: in a transaction, and blocked.
+            wait_until("a batch is held", || server.ask("CLIENT LIST").contains(" flags=xb "));
             server.ask("ACL SETUSER default -@transaction");
             server.ask("CLIENT UNPAUSE");
             let is_refused = || {
@@ -127,7 +108,7 @@ fn when_the_right_to_multi_is_gone_for_a_moment_nothing_is_lost_or_repeated_in_s
                 let discards = stats.lines().find(|line| line.starts_with("cmdstat_discard"));
                 discards.is_some_and(|line| !line.contains("rejected_calls=0"))
             };
-            until("no DISCARD was refused", &is_refused);
+            wait_until("a DISCARD is refused", is_refused);
             server.ask("ACL SETUSER default +@transaction");
         });
         assert_eq!(rig.recover_for(PATIENCE), Some(Outcome::CaughtUp));

@@ -8,7 +8,7 @@ mod rig;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use rig::{Rig, Server, payload, swallow_answer_to_exec};
+use rig::{Rig, Server, payload, swallow_answer_to_exec, wait_until};
 use rustix::process::Signal;
 use tideover::breaker::Trouble;
 use tideover::journal::owner::Payloads;
@@ -27,6 +27,17 @@ fn journal_pushes(rig: &Rig, db: u32, from: u32, to: u32) {
 
 fn numbers(from: u32, to: u32) -> Vec<String> {
     (from..to).map(|n| n.to_string()).collect()
+}
+
+/// The list holds so many numbers, each once and in order; of a long one only the first difference is said.
+#[track_caller]
+fn assert_all_once(server: &Server, count: u32) {
+    let list = server.list(0, "l");
+    let differs = list
+        .iter()
+        .zip(numbers(0, count))
+        .position(|(left, right)| *left != right);
+    assert_eq!((list.len(), differs), (count as usize, None));
 }
 
 #[test]
@@ -73,13 +84,9 @@ fn a_frozen_server_that_wakes_applies_a_batch_once() {
     let server = Server::start(&[]);
     let mut rig = Rig::new(server.port);
     journal_pushes(&rig, 0, 0, 50_000);
-    let pid = server.port;
     std::thread::scope(|scope| {
         let freezing = scope.spawn(|| {
-            let until = Instant::now() + rig::PATIENCE;
-            while server.ask("LLEN l") == ":0\r\n" {
-                assert!(Instant::now() < until, "nothing was replayed to {pid}");
-            }
+            wait_until("something is replayed", || server.ask("LLEN l") != ":0\r\n");
             server.signal(Signal::STOP);
         });
         let outcome = rig.recover();
@@ -90,12 +97,7 @@ fn a_frozen_server_that_wakes_applies_a_batch_once() {
             assert_eq!(rig.recover(), Outcome::CaughtUp);
         }
     });
-    let list = server.list(0, "l");
-    let differs = list
-        .iter()
-        .zip(numbers(0, 50_000))
-        .position(|(left, right)| *left != right);
-    assert_eq!((list.len(), differs), (50_000, None));
+    assert_all_once(&server, 50_000);
 }
 
 #[test]
@@ -318,11 +320,9 @@ fn a_tail_lost_after_live_writes_comes_back_as_far_as_it_is_absolute() {
 fn what_replicas_have_confirmed_is_not_kept() {
     let server = Server::start(&["--repl-diskless-sync-delay", "0"]);
     let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {}", server.port)]);
-    let until = Instant::now() + rig::PATIENCE;
-    while !server.ask("INFO replication").contains("state=online") {
-        assert!(Instant::now() < until, "the replica did not come up");
-        std::thread::yield_now();
-    }
+    wait_until("the replica is up", || {
+        server.ask("INFO replication").contains("state=online")
+    });
     let mut rig = Rig::new(server.port);
     journal_pushes(&rig, 0, 0, 100);
     assert_eq!(rig.recover(), Outcome::CaughtUp);

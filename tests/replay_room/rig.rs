@@ -24,6 +24,16 @@ use tideover::upstream::shared::{Shared, Target};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Looks again and again until it is so.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < until, "in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
 pub(crate) struct Server {
     child: Child,
     pub port: u16,
@@ -99,18 +109,15 @@ fn launch(port: u16, dir: &Path, args: &[String]) -> Child {
         .stdout(Stdio::null())
         .spawn()
         .expect("redis-server is installed");
-    let until = Instant::now() + PATIENCE;
-    loop {
-        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
-            stream.write_all(b"PING\r\n").unwrap();
-            let mut reply = [0; 7];
-            if stream.read_exact(&mut reply).is_ok() && &reply == b"+PONG\r\n" {
-                return child;
-            }
-        }
-        assert!(Instant::now() < until, "redis-server did not come up");
-        std::thread::yield_now();
-    }
+    wait_until("redis-server is up", || {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
+            return false;
+        };
+        stream.write_all(b"PING\r\n").unwrap();
+        let mut reply = [0; 7];
+        stream.read_exact(&mut reply).is_ok() && &reply == b"+PONG\r\n"
+    });
+    child
 }
 
 pub(crate) fn words(text: &str) -> Vec<String> {
