@@ -9,6 +9,7 @@
 mod support;
 
 use std::io::Write;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use support::relay::{Relay, Verdict};
@@ -169,6 +170,51 @@ fn what_stands_behind_a_pop_that_outlived_an_outage_has_its_own_timeout() {
     assert_eq!(client.reply(), b"*-1\r\n");
     let waited = answered_at.elapsed();
     assert!(waited > TIMEOUT / 2, "the second one waited {waited:?}");
+}
+
+/// What took its connection may have taken the spares, too, though that is not known yet: there it would be lost again, and its client closed.
+#[test]
+fn a_pop_that_was_lost_is_sent_again_only_after_redis_has_answered() {
+    const PONG_DELAY: Duration = Duration::from_millis(300);
+    let (redis, place) = (
+        RedisServer::start(Durability::AppendOnly),
+        RedisServer::absent(Durability::AppendOnly),
+    );
+    let lost_at: OnceLock<Instant> = OnceLock::new();
+    let sent_again_after: Arc<OnceLock<Duration>> = Arc::default();
+    let again = Arc::clone(&sent_again_after);
+    let _relay = Relay::start(&place, &redis, move |args| {
+        match (args[0].as_str(), lost_at.get()) {
+            ("BLPOP", None) => {
+                let asked_at = Instant::now();
+                wait_until(DEADLINE, "Redis has answered others for long", || {
+                    asked_at.elapsed() > WELL
+                });
+                lost_at.set(Instant::now()).unwrap();
+                return Verdict::CloseAfter(Vec::new());
+            }
+            ("BLPOP", Some(lost_at)) => again.set(lost_at.elapsed()).unwrap(),
+            ("PING", Some(lost_at)) => {
+                wait_until(DEADLINE, "the time that Redis takes", || lost_at.elapsed() > PONG_DELAY)
+            }
+            _ => {}
+        }
+        Verdict::Pass
+    });
+    let settings = Settings {
+        // So that it is not this that sends it again.
+        hold_timeout: DEADLINE * 2,
+        ..Settings::default()
+    };
+    let proxy = Tideover::start_with(&place, &settings);
+    proxy.wait_for_mode("healthy", DEADLINE);
+    let mut client = proxy.client();
+    client.send(&["BLPOP", "q", "0"]);
+    wait_until(DEADLINE, "it is sent again", || sent_again_after.get().is_some());
+    redis.client().call(&["RPUSH", "q", "job"]);
+    assert_eq!(array(&client.reply()), ["q", "job"]);
+    let after = sent_again_after.get().unwrap();
+    assert!(*after > PONG_DELAY, "it was sent again after {after:?}");
 }
 
 /// A message that is passed on while it comes, and what is answered here meanwhile.

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::Blocking;
 use super::task::Task;
+use super::{Blocking, Loss, RetryReason, Session};
 use crate::command::{self, Name};
 use crate::resp::Request;
 use crate::resp::request::OwnedRequest;
@@ -20,6 +20,32 @@ impl Task {
         };
         local.has_blocked(sent_by);
         self.session.blocking.set(Some(Blocking { seq, since, sent_by }));
+    }
+
+    /// Whether what took one connection may have taken all of them, and the breaker has not decided. A blocking command that is sent to one
+    /// of those meanwhile is lost again, and then nothing proves that Redis had nothing for it.
+    pub(super) fn is_in_doubt(&self, lost: Loss) -> bool {
+        let local = &self.session.local;
+        let is_in_doubt = lost.generation == local.generation()
+            && self.is_forwarding()
+            && lost.at.elapsed() < local.shared.target.hold_timeout
+            && !local.shared.answered_after(lost.at);
+        if is_in_doubt {
+            local.await_proof();
+        }
+        is_in_doubt
+    }
+}
+
+impl Session {
+    pub(super) fn goes_on_waiting(&self, blocking: Blocking) -> RetryReason {
+        RetryReason::Waiting {
+            since: blocking.since,
+            lost: Loss {
+                at: Instant::now(),
+                generation: self.local.generation(),
+            },
+        }
     }
 }
 

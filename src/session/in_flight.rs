@@ -51,6 +51,7 @@ impl Task {
             let shared = &self.session.local.shared;
             let limit = shared.target.hold_timeout;
             if !shared.answered_after(since) && self.held_until(limit) > tokio::time::Instant::now() {
+                self.session.local.await_proof();
                 return Routed::Park;
             }
             self.release();

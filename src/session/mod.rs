@@ -95,13 +95,20 @@ enum RetryReason {
     /// A read whose connection died.
     Lost,
     /// A blocking command whose connection died while Redis had nothing for it: it goes on waiting.
-    Waiting { since: Instant },
+    Waiting { since: Instant, lost: Loss },
     /// It drew LOADING or its like: to be answered as when down.
     NotExecuted,
     /// A read that may not be sent again: to be answered neutrally.
     Neutral,
     /// A write that was lost without its reply, and that a rule journals where that was the breaker's doing.
     Caught { since: Instant },
+}
+
+/// A loss in flight: when it was noticed, and the generation then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Loss {
+    at: Instant,
+    generation: u64,
 }
 
 /// Where the requests in flight are.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::output::{PASSED_BYTES_MIN, Withdrawn};
 use super::subscriptions::Heard;
-use super::{Blocking, RetryReason, Session, command_name};
+use super::{RetryReason, Session, command_name};
 use crate::upstream::again;
 use crate::upstream::burst::{Burst, Offer};
 use crate::upstream::link::{Fate, Flush, InFlight, LinkKind, Piece, Recipient};
@@ -134,21 +134,19 @@ impl Recipient for Session {
                 stats::add(&self.local.worker().stats.uncertain_resent, 1);
                 // XREAD that blocks: what it has waited counts.
                 let blocking = self.blocking.get().filter(|blocking| blocking.seq == seq);
-                let reason = blocking.map_or(RetryReason::Lost, |Blocking { since, .. }| RetryReason::Waiting {
-                    since,
-                });
+                let reason = blocking.map_or(RetryReason::Lost, |blocking| self.goes_on_waiting(blocking));
                 self.retry(seq, request, again(class), reason);
             }
             Fate::Neutral => self.retry(seq, request, class, RetryReason::Neutral),
             Fate::Uncertain => {
                 match self.blocking.get().filter(|blocking| blocking.seq == seq) {
                     // Of what Redis has begun to answer something was taken; and WAIT is about the writes that this very Redis was given.
-                    Some(Blocking { since, sent_by, .. })
+                    Some(blocking)
                         if withdrawn == Withdrawn::Nothing
                             && !matches!(command_name(request).as_str(), "WAIT" | "WAITAOF")
-                            && self.local.is_proven(sent_by) =>
+                            && self.local.is_proven(blocking.sent_by) =>
                     {
-                        self.retry(seq, request, class, RetryReason::Waiting { since });
+                        self.retry(seq, request, class, self.goes_on_waiting(blocking));
                         return;
                     }
                     // It may have been given something. An error ends workers that outlive a lost connection, which says the same.

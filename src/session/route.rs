@@ -186,7 +186,7 @@ impl Task {
         if !self.is_forwarding() && self.session.local.shared.mode() != Mode::Halted {
             self.session.taken_back_since.set(None);
         }
-        if let RetryReason::Waiting { since } = retry.reason {
+        if let RetryReason::Waiting { since, .. } = retry.reason {
             self.held_since(since);
         }
         match retry.reason {
@@ -195,6 +195,7 @@ impl Task {
             RetryReason::Caught { since } => self.caught(&ask, since),
             // The breaker is CLOSED, for others are served, but no connection comes up for this session (maxclients).
             RetryReason::NotSent if self.is_forwarding() && self.is_taken_back_for_long() => self.refuse(&ask),
+            RetryReason::Waiting { lost, .. } if self.is_in_doubt(lost) => Routed::Park,
             RetryReason::NotSent | RetryReason::Lost | RetryReason::Waiting { .. }
                 if self.is_forwarding() && !is_transactional(ask.name()) =>
             {

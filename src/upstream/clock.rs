@@ -18,6 +18,12 @@ pub fn upstream_ms(wall_ms: u64, offset_ms: i64) -> i64 {
     i64::try_from(wall_ms).unwrap_or(i64::MAX).saturating_add(offset_ms)
 }
 
+/// Microseconds from the first time that this process asked for one of these to `instant`; zero for what was before.
+pub(super) fn mono_us(instant: Instant) -> u64 {
+    let since = instant.saturating_duration_since(*EPOCH);
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Milliseconds since this process first asked. Never steps; means nothing in another process.
 #[must_use]
 pub fn mono_ms() -> u64 {

@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::clock::mono_ms;
 use super::dial::{
     Conversation, DialError, Facts, Handshake, Opener, Role, command, connect_bare, dial_counted, error_text, value_of,
 };
@@ -326,7 +325,7 @@ impl<E: Edges> Health<E> {
             }
         }
         let mut conversation = health.take()?;
-        let sent_ms = mono_ms();
+        let sent_at = std::time::Instant::now();
         // The role, too, for a master that became a replica goes on answering PING.
         let questions = [command(&["PING"]), command(&["HELLO"])].concat();
         if conversation.send(&questions).await.is_err() {
@@ -335,7 +334,7 @@ impl<E: Edges> Health<E> {
         match self.pinged(&mut conversation).await {
             Pinged::Answered(Ok([pong, hello])) => {
                 self.pulse.heard_at = self.now();
-                self.shared.set_answered(sent_ms);
+                self.shared.set_answered(sent_at);
                 *health = Some(conversation);
                 if self.is_demoted(hello_facts(&hello).role) {
                     return self.sign(Sign::Demoted);
@@ -355,7 +354,6 @@ impl<E: Edges> Health<E> {
 
     /// The health connection has ended. Whether there can be another one tells more than a second of waiting.
     fn lost(&mut self) -> Option<Transition> {
-        self.is_in_doubt = true;
         self.sign(Sign::Reset)
     }
 
@@ -427,7 +425,11 @@ impl<E: Edges> Health<E> {
             }
             // A failure for whoever wants one more connection, not while the others are answered.
             Sign::Full | Sign::NameUnknown if self.serves(now) => None,
-            sign => apply(&mut self.breaker, sign, now),
+            sign => {
+                // Sessions wait to hear whether that was the end of one connection or of all.
+                self.is_in_doubt |= matches!(sign, Sign::Reset);
+                apply(&mut self.breaker, sign, now)
+            }
         }
     }
 

@@ -140,6 +140,8 @@ pub struct Local {
     dial_not_before: Cell<Option<Instant>>,
     /// When the newest blocking command was sent that is not proven executed yet.
     pub(super) blocked_at: Cell<Option<Instant>>,
+    /// Somebody waits for any proof.
+    pub(super) proof_awaited: Cell<bool>,
     stopping: Cell<bool>,
     /// The version that this is, and the commands learned.
     learned: RefCell<(u64, Arc<Learned>)>,
@@ -177,6 +179,7 @@ impl Local {
             confirm,
             dial_not_before: Cell::new(None),
             blocked_at: Cell::new(None),
+            proof_awaited: Cell::new(false),
             stopping: Cell::new(false),
             learned: RefCell::default(),
         };

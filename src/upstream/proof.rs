@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::clock::mono_ms;
 use super::dial::command;
 use super::link::{InFlight, Link, Watched};
 use super::local::Local;
@@ -30,8 +29,16 @@ impl Local {
         self.shared.answered_after(instant + ON_ITS_WAY)
     }
 
+    /// Wakes those that wait soon, for one of them waits for the upstream's answer to what is asked from now on.
+    pub fn await_proof(&self) {
+        self.proof_awaited.set(true);
+    }
+
     /// Proves the newest blocking command executed, and those before it. To be called often.
     pub fn prove_blocked(self: &Rc<Self>) {
+        if self.proof_awaited.take() {
+            self.wake_waiters();
+        }
         if self.blocked_at.get().is_none_or(|at| at.elapsed() < ON_ITS_WAY) {
             return;
         }
@@ -39,11 +46,11 @@ impl Local {
             return;
         };
         self.blocked_at.set(None);
-        let sent_ms = mono_ms();
+        let sent_at = Instant::now();
         let local = Rc::clone(self);
         tokio::task::spawn_local(async move {
             if local.ping_on(beside).await {
-                local.shared.set_answered(sent_ms);
+                local.shared.set_answered(sent_at);
             }
         });
     }

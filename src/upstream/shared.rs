@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
-use super::clock::mono_ms;
+use super::clock::mono_us;
 use super::connections::ConnectionFile;
 use super::dial::Facts;
 use super::known::Known;
@@ -168,7 +168,7 @@ pub struct Shared {
     last_said: OnceLock<LastSaid>,
     last_error: Mutex<Option<String>>,
     /// When the newest PING of our own that has been answered was sent: on our monotonic clock, 0 for never.
-    answered_ms: AtomicU64,
+    answered_us: AtomicU64,
     signs: mpsc::Sender<Sign>,
     /// The upstream answers only to those who authenticate, and the URL has no credentials.
     password_owed: std::sync::atomic::AtomicBool,
@@ -199,7 +199,7 @@ impl Shared {
             facts: Mutex::default(),
             last_said: OnceLock::new(),
             last_error: Mutex::default(),
-            answered_ms: AtomicU64::new(0),
+            answered_us: AtomicU64::new(0),
             signs,
             password_owed: password_owed.into(),
         };
@@ -281,16 +281,15 @@ impl Shared {
         self.keep_facts(&all);
     }
 
-    /// The upstream has answered what was asked at `sent_ms`.
-    pub fn set_answered(&self, sent_ms: u64) {
-        self.answered_ms.fetch_max(sent_ms, Ordering::Relaxed);
+    /// The upstream has answered what was asked at `instant`.
+    pub fn set_answered(&self, instant: Instant) {
+        self.answered_us.fetch_max(mono_us(instant), Ordering::Relaxed);
     }
 
     /// Whether the upstream has answered something that was asked after `instant`: what was asked before has been executed.
     #[must_use]
     pub fn answered_after(&self, instant: Instant) -> bool {
-        let ago_ms = mono_ms().saturating_sub(self.answered_ms.load(Ordering::Relaxed));
-        instant.elapsed() > Duration::from_millis(ago_ms)
+        self.answered_us.load(Ordering::Relaxed) > mono_us(instant)
     }
 
     /// The newest trouble, for people; nothing while all is well.
