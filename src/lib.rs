@@ -93,6 +93,7 @@
 //!   connections                    connections that Redis may still read from: outlives our crash
 //!   known                          salted hashes of credentials that Redis has accepted
 //!   last-said                      what the upstream last said of itself: version, modules, databases
+//!   scripts                        what clients gave to the upstream: SCRIPT LOADs
 //!   password-owed                  there while Redis asks a password of sessions that have none
 //!   replay-wishes                  what people asked of replay: a pause, a rate
 //!   journal/lock                   one process at a time

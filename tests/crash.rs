@@ -61,6 +61,36 @@ fn a_backlog_survives_kill_9_and_is_replayed_once() {
     assert_list(&redis, 0..BACKLOG + 10);
 }
 
+/// Whoever journals a script by its hash has given its text before; Redis and tideover have both forgotten it by then.
+#[test]
+fn scripts_journaled_by_their_hash_are_applied_after_both_were_started_again() {
+    let mut redis = RedisServer::start(Durability::AppendOnly);
+    let settings = Settings {
+        more: "[[upstream.rule]]\ncommands = [\"EVALSHA\"]\nkeys = [\"s\"]\nwhen_down = \"queue\"\nreply = \"_\"\n"
+            .to_owned(),
+        ..durable()
+    };
+    let mut proxy = Tideover::start_with(&redis, &settings);
+    proxy.wait_for_mode("healthy", DEADLINE);
+    let hash = proxy
+        .client()
+        .call(&["SCRIPT", "LOAD", "redis.call('RPUSH', KEYS[1], ARGV[1])"]);
+    let hash = array(&[b"*1\r\n".to_vec(), hash].concat()).remove(0);
+    let add = |proxy: &Tideover, arg: &str| proxy.client().call(&["EVALSHA", &hash, "1", "s", arg]);
+    redis.kill();
+    await_down(&proxy);
+    assert_eq!(add(&proxy, "before"), b"$-1\r\n");
+    proxy.kill();
+    proxy.restart();
+    proxy.wait_for_mode("down", DEADLINE);
+    assert_eq!(add(&proxy, "behind"), b"$-1\r\n");
+    redis.restart();
+    proxy.wait_for_recovery();
+    assert_eq!(add(&proxy, "after"), b"$-1\r\n");
+    let list = redis.client().call(&["LRANGE", "s", "0", "-1"]);
+    assert_eq!(array(&list), ["before", "behind", "after"]);
+}
+
 #[test]
 fn a_backlog_survives_kill_9_while_redis_is_frozen() {
     let redis = RedisServer::start(Durability::AppendOnly);

@@ -5,6 +5,7 @@
 //! data_dir/NAME/connections   the connection file
 //! data_dir/NAME/known         credentials that the upstream has accepted, hashed
 //! data_dir/NAME/last-said     what the upstream last said of itself
+//! data_dir/NAME/scripts       scripts that clients have given to the upstream
 //! data_dir/NAME/replay-wishes what people asked of replay: a pause, a rate
 //! data_dir/NAME/password-owed there while the upstream asks a password of those who have none
 //! ```
@@ -110,6 +111,7 @@ fn one(settings: &Settings, upstream: &UpstreamSettings, workers: usize) -> Resu
     let (shared, signs) = Shared::new(target, connections, known, owner.generation_counter(), workers);
     let (last_said, facts) = LastSaid::open(&file("last-said"));
     shared.recall(last_said, facts);
+    shared.scripts.recall(&file("scripts"));
     // Nobody else sets it.
     let _ = bells.set(Arc::clone(&shared));
     let replay_settings = replay::Settings {
