@@ -41,6 +41,8 @@ WORKLOADS = [
     Workload("set-500-clients", "set", "set", clients=500),
     # redis-benchmark would count the time in which they connect.
     Workload("get-5000-clients", "get", clients=5000),
+    Workload("get-10-clients", "get", "get", clients=10),
+    Workload("set-10-clients", "set", "set", clients=10),
     Workload("get-1-client", "get", "get", clients=1),
     Workload("set-1-client", "set", "set", clients=1),
     Workload("mset-10", "mset", "mset"),
