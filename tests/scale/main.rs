@@ -25,6 +25,8 @@ const IDLE_CLIENTS: u64 = 500;
 const IDLE_CLIENT_BYTES_MAX: u64 = 16 << 10;
 /// Dedicated connections that are there before they are needed.
 const SPARES: usize = 2;
+/// Dedicated connections that the pool keeps for a minute, as many as were needed at once; each client in ten would leave one.
+const POOLED_MAX: usize = 64;
 /// What a process may take once more, whatever the number of clients.
 const ONCE_BYTES: u64 = 2 << 20;
 
@@ -100,7 +102,6 @@ fn clients_that_come_and_go_leave_nothing_behind() {
     let per_second = number_of("SCALE_CLIENTS_PER_SECOND", CLIENTS_PER_SECOND);
     let redis = RedisServer::start_with(Durability::Memory, &["--maxclients", "20000"]);
     let (mut proxy, mut neighbour) = settled(&redis);
-    // What is pooled from the first crowd on is no leak.
     Crowd::run(&proxy.address(), Duration::from_secs(1), per_second);
     wait_until(DEADLINE, "the first crowd is gone", || {
         held(&redis, &mut proxy).clients == 1
@@ -111,13 +112,17 @@ fn clients_that_come_and_go_leave_nothing_behind() {
     let took = begin.elapsed();
     assert_eq!(neighbour.call(&["GET", "key"]), b"$5\r\nvalue\r\n");
     let mut after = held(&redis, &mut proxy);
-    wait_until(DEADLINE, "files, connections and sessions are as before", || {
-        after = held(&redis, &mut proxy);
-        after.clients == 1
-            && after.files <= before.files
-            && after.connections <= before.connections
-            && after.on_file <= before.on_file
-    });
+    wait_until(
+        DEADLINE,
+        "no more files and connections than are pooled, and no sessions",
+        || {
+            after = held(&redis, &mut proxy);
+            after.clients == 1
+                && after.files <= before.files + POOLED_MAX
+                && after.connections <= before.connections + POOLED_MAX
+                && after.on_file <= before.on_file + POOLED_MAX
+        },
+    );
     eprintln!(
         "{} clients in {took:?}, {:?} of CPU each, slowest {:?}\n  before {before:?}\n  after {after:?}",
         crowd.clients,
@@ -158,15 +163,17 @@ fn an_idle_client_costs_little() {
     let (silent_bytes, used_bytes) = (each(before, with_silent), each(with_silent, with_used));
     assert_eq!(neighbour.call(&["GET", "key"]), b"$5\r\nvalue\r\n");
     drop((silent, used));
-    wait_until(DEADLINE, "all are gone", || held(&redis, &mut proxy).clients == 1);
-    let after = held(&redis, &mut proxy);
+    let mut after = with_used;
+    // What asks for these numbers is connected for a moment, too.
+    wait_until(DEADLINE, "all are gone", || {
+        after = held(&redis, &mut proxy);
+        after.clients == 1 && after.connections == before.connections && after.files <= before.files
+    });
     eprintln!(
         "an idle client: {silent_bytes} bytes, after a SET and a GET {used_bytes}; all: {}, before any {}, after all {}",
         with_used.resident_bytes, before.resident_bytes, after.resident_bytes
     );
     assert!(silent_bytes.max(used_bytes) <= IDLE_CLIENT_BYTES_MAX);
-    assert_eq!(after.connections, before.connections);
-    assert_eq!(after.files, before.files);
 }
 
 #[test]
