@@ -10,6 +10,11 @@ def outcome(run, port):
         return error
 
 
+def shown(result):
+    """redis-py's errors keep what the server said out of their representation."""
+    return f"{type(result).__name__}: {result}" if isinstance(result, Exception) else repr(result)
+
+
 def differing(expected, got):
     """Only the parts that differ, where both have as many."""
     if isinstance(expected, list) and isinstance(got, list) and len(expected) == len(got):
@@ -22,8 +27,8 @@ def compare(checks, direct, through):
     for name, run in checks:
         expected, got = outcome(run, direct), outcome(run, through)
         if isinstance(expected, Exception):
-            check_that(name, False, f"directly {expected!r}, through tideover {got!r}")
+            check_that(name, False, f"directly {shown(expected)}, through tideover {shown(got)}")
         elif got == expected:
             check_that(name, True)
         else:
-            check_that(name, False, "directly {!r}, through tideover {!r}".format(*differing(expected, got)))
+            check_that(name, False, "directly {}, through tideover {}".format(*map(shown, differing(expected, got))))
