@@ -217,6 +217,56 @@ fn a_pop_that_was_lost_is_sent_again_only_after_redis_has_answered() {
     assert!(*after > PONG_DELAY, "it was sent again after {after:?}");
 }
 
+/// Each outage that it outlives proves that Redis had nothing for it.
+#[test]
+fn a_read_that_blocks_outlives_one_outage_after_the_other() {
+    let mut redis = RedisServer::start(Durability::AppendOnly);
+    let proxy = Tideover::healthy(&redis);
+    let mut client = proxy.client();
+    client.send(&["XREAD", "BLOCK", "0", "STREAMS", "s", "$"]);
+    for _ in 0..2 {
+        let begun = Instant::now();
+        wait_until(DEADLINE, "Redis has answered others for long", || {
+            begun.elapsed() > WELL
+        });
+        redis.kill();
+        await_down(&proxy);
+        redis.restart();
+        proxy.wait_for_recovery();
+    }
+    let mut direct = redis.client();
+    wait_until(DEADLINE, "it waits at Redis", || {
+        String::from_utf8(direct.call(&["INFO", "clients"]))
+            .unwrap()
+            .contains("blocked_clients:1\r\n")
+    });
+    direct.call(&["XADD", "s", "1-1", "f", "v"]);
+    assert_eq!(
+        client.reply(),
+        b"*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*2\r\n$1\r\nf\r\n$1\r\nv\r\n"
+    );
+}
+
+#[test]
+fn what_stands_behind_a_pop_that_ended_during_the_outage_has_its_own_timeout() {
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    let mut redis = RedisServer::start(Durability::AppendOnly);
+    let proxy = Tideover::healthy(&redis);
+    let mut client = proxy.client();
+    let sent_at = Instant::now();
+    client.send_raw(&[command(&["BLPOP", "a", "5"]), command(&["BLPOP", "b", "5"])].concat());
+    wait_until(DEADLINE, "Redis has answered others for long", || {
+        sent_at.elapsed() > WELL
+    });
+    redis.kill();
+    await_down(&proxy);
+    assert_eq!(client.reply(), b"*-1\r\n");
+    let answered_at = Instant::now();
+    assert_eq!(client.reply(), b"*-1\r\n");
+    let waited = answered_at.elapsed();
+    assert!(waited > TIMEOUT / 2, "the second one waited {waited:?}");
+}
+
 /// A message that is passed on while it comes, and what is answered here meanwhile.
 #[test]
 fn no_answer_stands_inside_a_message_and_none_behind_half_of_one() {

@@ -92,6 +92,46 @@ fn scripts_journaled_by_their_hash_are_applied_after_both_were_started_again() {
 }
 
 #[test]
+fn scripts_that_redis_did_not_take_are_not_given_to_it_and_a_refused_flush_forgets_none() {
+    let redis = RedisServer::start(Durability::Memory);
+    let mut proxy = Tideover::start(&redis);
+    proxy.wait_for_mode("healthy", DEADLINE);
+    redis
+        .client()
+        .call(&["ACL", "SETUSER", "bob", "on", ">pw", "~*", "+@all", "-@scripting"]);
+    let (mut alice, mut bob) = (proxy.client(), proxy.client());
+    assert_eq!(bob.call(&["AUTH", "bob", "pw"]), b"+OK\r\n");
+    assert_eq!(
+        alice.call(&["EVAL", "return redis.error_reply('taken')", "0"]),
+        b"-ERR taken\r\n"
+    );
+    assert_eq!(alice.call(&["EVAL", "return 1"])[0], b'-');
+    assert_eq!(alice.call(&["SCRIPT", "LOAD", "no lua"])[0], b'-');
+    assert_eq!(bob.call(&["EVAL", "return 'planted'", "0"])[0], b'-');
+    assert_eq!(bob.call(&["SCRIPT", "FLUSH"])[0], b'-');
+    assert_eq!(alice.call(&["MULTI"]), b"+OK\r\n");
+    assert_eq!(alice.call(&["SCRIPT", "FLUSH"]), b"+QUEUED\r\n");
+    assert_eq!(alice.call(&["DISCARD"]), b"+OK\r\n");
+    let kept = |proxy: &Tideover| std::fs::read_to_string(proxy.data_dir().join("main/scripts")).unwrap();
+    let one = "*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n$33\r\nreturn redis.error_reply('taken')\r\n";
+    assert_eq!(kept(&proxy), one);
+    // A large one, in two pieces.
+    let large = format!("return 2{}", " ".repeat(200 << 10));
+    let load = support::command(&["SCRIPT", "LOAD", &large]);
+    let (first, second) = load.split_at(load.len() - 10);
+    alice.send_raw(first);
+    assert_eq!(proxy.client().call(&["PING"]), b"+PONG\r\n");
+    alice.send_raw(second);
+    assert_eq!(alice.reply()[0], b'$');
+    assert!(kept(&proxy).ends_with(std::str::from_utf8(&load).unwrap()));
+    proxy.kill();
+    proxy.restart();
+    proxy.wait_for_mode("healthy", DEADLINE);
+    assert_eq!(proxy.client().call(&["SCRIPT", "FLUSH"]), b"+OK\r\n");
+    assert_eq!(kept(&proxy), "");
+}
+
+#[test]
 fn a_backlog_survives_kill_9_while_redis_is_frozen() {
     let redis = RedisServer::start(Durability::AppendOnly);
     let mut proxy = Tideover::start_with(&redis, &durable());

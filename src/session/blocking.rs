@@ -28,7 +28,8 @@ impl Task {
         let local = &self.session.local;
         let is_in_doubt = lost.generation == local.generation()
             && self.is_forwarding()
-            && lost.at.elapsed() < local.shared.target.hold_timeout
+            // By then silence has been told from slowness.
+            && lost.at.elapsed() < local.shared.target.hold_timeout + local.shared.target.timeouts.command
             && !local.shared.answered_after(lost.at);
         if is_in_doubt {
             local.await_proof();

@@ -214,9 +214,6 @@ impl Task {
         if !self.take_home(Home::Link(link.id)) {
             return Routed::Park;
         }
-        if placement == Placement::Script {
-            self.note_script(ask);
-        }
         let blocking = ask.is_blocking() && !self.in_transaction() && placement == Placement::Dedicated;
         let unwatched = blocking
             || placement == Placement::Script
@@ -256,20 +253,13 @@ impl Task {
         if blocking {
             self.note_blocking(seq, &link);
         }
+        if placement == Placement::Script {
+            self.note_script(ask, seq);
+        }
         if ask.name() == Some(Name::ClientTracking) {
             self.note_tracking(ask, seq);
         }
         Routed::Done
-    }
-
-    fn note_script(&self, ask: &Ask<'_>) {
-        let scripts = &self.session.local.shared.scripts;
-        match ask.name() {
-            Some(Name::Eval | Name::EvalRo) => scripts.keep(ask.request.arg(1)),
-            Some(Name::ScriptLoad) => scripts.keep(ask.request.arg(2)),
-            Some(Name::ScriptFlush) => scripts.forget(),
-            Some(_) | None => {}
-        }
     }
 
     /// Gives the connection an offset of its own in the replication stream, behind every write that this session had answered.

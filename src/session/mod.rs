@@ -20,6 +20,7 @@ mod output;
 mod pubsub;
 mod recipient;
 mod route;
+mod scripts;
 mod state;
 mod stream_adds;
 mod streaming;
@@ -173,6 +174,7 @@ struct Session {
     /// The newest write that the upstream has answered.
     last_write_answered: Cell<Option<u64>>,
     change_awaited: Cell<ChangeAwaited>,
+    scripts_noted: RefCell<Vec<scripts::Noted>>,
     stream_adds: RefCell<StreamAdds>,
     /// A blocking command is in flight: nothing is sent behind it.
     blocking: Cell<Option<Blocking>>,

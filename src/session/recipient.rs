@@ -30,6 +30,7 @@ impl Recipient for Session {
     #[inline]
     fn reply(&self, seq: u64, bytes: &[u8], piece: Piece, class: InFlight) -> Flush {
         self.taken_back_since.set(None);
+        self.note_reply(seq, bytes);
         match class {
             InFlight::Write => self.write_answered(seq, bytes),
             // MULTI, WATCH, DISCARD or UNWATCH may be what was refused: only Redis knows what is open on the connection now.
@@ -129,17 +130,31 @@ impl Recipient for Session {
             self.landed();
             return;
         }
+        let blocking = self.blocking.get().filter(|blocking| blocking.seq == seq);
         match fate {
+            Fate::Again | Fate::Neutral if let Some(blocking) = blocking => {
+                // XREAD. That Redis had nothing for it was no attempt; else it has one more.
+                let class = if self.local.is_proven(blocking.sent_by) {
+                    InFlight::Read
+                } else {
+                    again(class)
+                };
+                if fate == Fate::Neutral && class == InFlight::ReadAgain {
+                    stats::add(&self.local.worker().stats.uncertain_answered, 1);
+                    self.end();
+                    self.landed();
+                    return;
+                }
+                stats::add(&self.local.worker().stats.uncertain_resent, 1);
+                self.retry(seq, request, class, self.goes_on_waiting(blocking));
+            }
             Fate::Again => {
                 stats::add(&self.local.worker().stats.uncertain_resent, 1);
-                // XREAD that blocks: what it has waited counts.
-                let blocking = self.blocking.get().filter(|blocking| blocking.seq == seq);
-                let reason = blocking.map_or(RetryReason::Lost, |blocking| self.goes_on_waiting(blocking));
-                self.retry(seq, request, again(class), reason);
+                self.retry(seq, request, again(class), RetryReason::Lost);
             }
             Fate::Neutral => self.retry(seq, request, class, RetryReason::Neutral),
             Fate::Uncertain => {
-                match self.blocking.get().filter(|blocking| blocking.seq == seq) {
+                match blocking {
                     // Of what Redis has begun to answer something was taken; and WAIT is about the writes that this very Redis was given.
                     Some(blocking)
                         if withdrawn == Withdrawn::Nothing

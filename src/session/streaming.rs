@@ -102,8 +102,9 @@ impl Task {
             Transaction::Upstream => true,
             Transaction::Here(_) | Transaction::Cut => return Head::Gathered,
         };
-        // The session has to know all of what is said of itself, and what answers it in subscribed mode is no reply.
-        let is_about_session = ask.placement() == Placement::Session || ask.name() == Some(Name::Client);
+        // The session has to know all of what is said of itself and of scripts, and what answers it in subscribed mode is no reply.
+        let is_about_session =
+            ask.placement() == Placement::Session || matches!(ask.name(), Some(Name::Client | Name::Script));
         if !self.is_forwarding() || is_about_session || self.is_subscribed_mode() {
             return Head::Gathered;
         }

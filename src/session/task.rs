@@ -98,6 +98,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         blocking: Cell::new(None),
         last_write_answered: Cell::new(None),
         change_awaited: Cell::new(ChangeAwaited::None),
+        scripts_noted: RefCell::default(),
         stream_adds: RefCell::default(),
         push_part: RefCell::default(),
         dedicated: RefCell::default(),
@@ -305,8 +306,8 @@ impl Task {
                 self.park(cx);
                 return;
             }
-            if self.session.blocking.get().is_some() {
-                // It waits upstream now. What stands behind it has a time of its own.
+            if self.session.blocking.get().is_some() || matches!(retry.reason, RetryReason::Waiting { .. }) {
+                // It waits upstream now, or has waited enough. What stands behind it has a time of its own.
                 self.release();
             }
         }

@@ -142,6 +142,8 @@ pub struct Local {
     pub(super) blocked_at: Cell<Option<Instant>>,
     /// Somebody waits for any proof.
     pub(super) proof_awaited: Cell<bool>,
+    /// A PING for that is unanswered.
+    pub(super) is_proving: Cell<bool>,
     stopping: Cell<bool>,
     /// The version that this is, and the commands learned.
     learned: RefCell<(u64, Arc<Learned>)>,
@@ -180,6 +182,7 @@ impl Local {
             dial_not_before: Cell::new(None),
             blocked_at: Cell::new(None),
             proof_awaited: Cell::new(false),
+            is_proving: Cell::new(false),
             stopping: Cell::new(false),
             learned: RefCell::default(),
         };

@@ -29,28 +29,39 @@ impl Local {
         self.shared.answered_after(instant + ON_ITS_WAY)
     }
 
-    /// Wakes those that wait soon, for one of them waits for the upstream's answer to what is asked from now on.
+    /// Asks, and wakes those that wait when there is an answer: one of them waits for the upstream's answer to what is asked from now on.
     pub fn await_proof(&self) {
         self.proof_awaited.set(true);
     }
 
     /// Proves the newest blocking command executed, and those before it. To be called often.
     pub fn prove_blocked(self: &Rc<Self>) {
-        if self.proof_awaited.take() {
+        let is_awaited = self.proof_awaited.take();
+        if is_awaited {
+            // The health owner may have had an answer.
             self.wake_waiters();
         }
-        if self.blocked_at.get().is_none_or(|at| at.elapsed() < ON_ITS_WAY) {
+        let is_due = self.blocked_at.get().is_some_and(|at| at.elapsed() >= ON_ITS_WAY);
+        if !is_due && (!is_awaited || self.is_proving.get()) {
             return;
         }
         let Some(beside) = self.pool.borrow_mut().take_up(|_| true) else {
             return;
         };
-        self.blocked_at.set(None);
+        if is_due {
+            self.blocked_at.set(None);
+        }
+        self.is_proving.set(true);
         let sent_at = Instant::now();
         let local = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            if local.ping_on(beside).await {
+            let is_answered = local.ping_on(beside).await;
+            local.is_proving.set(false);
+            if is_answered {
                 local.shared.set_answered(sent_at);
+                if local.proof_awaited.take() {
+                    local.wake_waiters();
+                }
             }
         });
     }

@@ -1,13 +1,13 @@
-//! Scripts that clients have given to the upstream. One that restarted has forgotten them, and clients that were kept connected do not know;
+//! Scripts that the upstream has taken from clients. One that restarted has forgotten them, and clients that were kept connected do not know;
 //! nor does who was started again in the same outage.
 //!
 //! The file is what gives them back: one SCRIPT LOAD behind the other. It may lack the newest after a power cut.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::dial::command;
@@ -29,10 +29,25 @@ pub struct Scripts {
 
 #[derive(Debug, Default)]
 struct Kept {
-    bodies: HashSet<Vec<u8>>,
+    texts: HashMap<Vec<u8>, Given>,
     bytes: usize,
-    /// For as long as it can be written to.
-    file: Option<File>,
+    log: Option<Log>,
+}
+
+/// When a script was given last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Given {
+    /// To an earlier process: it makes room for new ones where there is none, for an application may make them up.
+    Before,
+    Now,
+}
+
+#[derive(Debug)]
+struct Log {
+    path: PathBuf,
+    file: File,
+    /// Behind the last whole entry.
+    end: u64,
 }
 
 impl Scripts {
@@ -43,93 +58,143 @@ impl Scripts {
     /// Takes what an earlier process kept, and keeps on there. A file that cannot be used is as none.
     pub fn recall(&self, path: &Path) {
         let mut kept = self.lock();
-        match recall(path, &mut kept) {
-            Ok(file) => kept.file = Some(file),
+        match Log::open(path, &mut kept) {
+            Ok(log) => kept.log = Some(log),
             Err(error) => tracing::warn!(path = %path.display(), %error, "scripts cannot be kept for the next start"),
         }
     }
 
-    /// Keeps a script's text while there is room.
-    pub fn keep(&self, body: &[u8]) {
+    /// Whether this one need not be kept any more: it is.
+    #[must_use]
+    pub fn has(&self, text: &[u8]) -> bool {
         let mut kept = self.lock();
-        if !kept.take(body) {
+        let given = kept.texts.get_mut(text);
+        given.map(|given| *given = Given::Now).is_some()
+    }
+
+    /// Keeps the text of a script that the upstream has taken, while there is room.
+    pub fn keep(&self, text: &[u8]) {
+        let mut kept = self.lock();
+        if kept.texts.contains_key(text) {
             return;
         }
-        if let Some(file) = &mut kept.file
-            && let Err(error) = file.write_all(&load(body))
-        {
-            tracing::warn!(%error, "scripts are no longer kept for the next start");
-            kept.file = None;
+        if kept.has_room_for(text) {
+            kept.take(text, Given::Now);
+            kept.write(|log| log.append(&load(text)));
+        } else if kept.make_room() {
+            if kept.has_room_for(text) {
+                kept.take(text, Given::Now);
+            }
+            let loads = kept.loads();
+            kept.write(|log| log.replace(&loads));
         }
     }
 
     /// After SCRIPT FLUSH.
     pub fn forget(&self) {
         let mut kept = self.lock();
-        let file = kept.file.take();
-        *kept = Kept {
-            file: file.filter(|file| file.set_len(0).is_ok()),
-            ..Kept::default()
-        };
+        kept.texts.clear();
+        kept.bytes = 0;
+        kept.write(|log| log.replace(&[]));
     }
 
     /// The SCRIPT LOADs that give all of them to an upstream, and their number.
     #[must_use]
     pub fn loads(&self) -> (Vec<u8>, usize) {
         let kept = self.lock();
-        (
-            kept.bodies.iter().flat_map(|body| load(body)).collect(),
-            kept.bodies.len(),
-        )
+        (kept.loads(), kept.texts.len())
     }
 }
 
 impl Kept {
-    /// Whether it is kept now and was not before.
-    fn take(&mut self, body: &[u8]) -> bool {
-        let is_new =
-            self.bodies.len() < SCRIPTS_MAX && self.bytes + body.len() <= BYTES_MAX && !self.bodies.contains(body);
-        if is_new {
-            self.bytes += body.len();
-            self.bodies.insert(body.to_vec());
+    fn has_room_for(&self, text: &[u8]) -> bool {
+        self.texts.len() < SCRIPTS_MAX && self.bytes + text.len() <= BYTES_MAX
+    }
+
+    fn take(&mut self, text: &[u8], given: Given) {
+        self.bytes += text.len();
+        self.texts.insert(text.to_vec(), given);
+    }
+
+    /// Whether there was something of before that nobody has given again.
+    fn make_room(&mut self) -> bool {
+        let before = self.texts.len();
+        self.texts.retain(|_, given| *given == Given::Now);
+        self.bytes = self.texts.keys().map(Vec::len).sum();
+        self.texts.len() < before
+    }
+
+    fn loads(&self) -> Vec<u8> {
+        self.texts.keys().flat_map(|text| load(text)).collect()
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut Log) -> io::Result<()>) {
+        if let Some(log) = &mut self.log
+            && let Err(error) = write(log)
+        {
+            tracing::warn!(path = %log.path.display(), %error, "a change to the scripts is not kept for the next start");
         }
-        is_new
-    }
-
-    /// An application that makes scripts up fills it: the next ones are as good.
-    fn is_full(&self) -> bool {
-        self.bodies.len() >= SCRIPTS_MAX || self.bytes > BYTES_MAX / 2
     }
 }
 
-fn load(body: &[u8]) -> Vec<u8> {
-    command(&[b"SCRIPT", b"LOAD".as_slice(), body])
+impl Log {
+    fn open(path: &Path, kept: &mut Kept) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        let bytes_max = BYTES_MAX + SCRIPTS_MAX * LOAD_BYTES_MAX;
+        open(path)?.take(bytes_max as u64).read_to_end(&mut bytes)?;
+        let mut end = 0;
+        while let Some((text, len)) = bytes.get(end..).and_then(first_load) {
+            if !kept.texts.contains_key(&text) {
+                kept.take(&text, Given::Before);
+            }
+            end += len;
+        }
+        if end < bytes.len() {
+            small_file::replace(path, bytes.get(..end).unwrap_or_default())?;
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            file: open(path)?,
+            end: end as u64,
+        })
+    }
+
+    /// Nothing stays behind of an entry that could not be written whole.
+    fn append(&mut self, entry: &[u8]) -> io::Result<()> {
+        self.file.set_len(self.end)?;
+        self.file.write_all(entry)?;
+        self.end += entry.len() as u64;
+        Ok(())
+    }
+
+    fn replace(&mut self, entries: &[u8]) -> io::Result<()> {
+        small_file::replace(&self.path, entries)?;
+        self.file = open(&self.path)?;
+        self.end = entries.len() as u64;
+        Ok(())
+    }
 }
 
-fn recall(path: &Path, kept: &mut Kept) -> io::Result<File> {
+fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).append(true).create(true).mode(0o600);
-    let mut bytes = Vec::new();
-    let file_bytes_max = BYTES_MAX + SCRIPTS_MAX * LOAD_BYTES_MAX;
-    options
-        .open(path)?
-        .take(file_bytes_max as u64)
-        .read_to_end(&mut bytes)?;
-    let (mut at, mut scanner) = (0, Scanner::default());
-    while let Ok(Scan::Request { len }) = scanner.scan(&bytes[at..], &Limits::default()) {
-        let request = Request::new(&bytes[at..], scanner.spans());
-        kept.take(request.arg(2));
-        at += len;
-        scanner = Scanner::default();
+    options.read(true).append(true).create(true).mode(0o600).open(path)
+}
+
+fn load(text: &[u8]) -> Vec<u8> {
+    command(&[b"SCRIPT", b"LOAD".as_slice(), text])
+}
+
+/// The text of the SCRIPT LOAD that the bytes begin with, and that one's length.
+fn first_load(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let mut scanner = Scanner::default();
+    let Ok(Scan::Request { len }) = scanner.scan(bytes, &Limits::default()) else {
+        return None;
+    };
+    let mut words = Request::new(bytes, scanner.spans()).args_from(0);
+    match (words.next(), words.next(), words.next(), words.next()) {
+        (Some(b"SCRIPT"), Some(b"LOAD"), Some(text), None) => Some((text.to_vec(), len)),
+        _ => None,
     }
-    if kept.is_full() {
-        *kept = Kept::default();
-        at = 0;
-    }
-    if at < bytes.len() {
-        small_file::replace(path, &bytes[..at])?;
-    }
-    options.open(path)
 }
 
 #[cfg(test)]
@@ -198,14 +263,32 @@ mod tests {
     }
 
     #[test]
-    fn a_full_file_is_begun_afresh() {
+    fn what_an_earlier_process_was_given_makes_room_for_what_is_new() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("scripts");
         let scripts = recalled(&path);
         for number in 0..SCRIPTS_MAX {
             scripts.keep(format!("return {number}").as_bytes());
         }
-        recalled(&path).keep(b"return 'new'");
-        assert_eq!(recalled(&path).loads(), (load(b"return 'new'"), 1));
+        scripts.keep(b"return 'no room'");
+        let scripts = recalled(&path);
+        assert_eq!(scripts.loads().1, SCRIPTS_MAX);
+        assert!(scripts.has(b"return 7") && !scripts.has(b"return 'no room'"));
+        scripts.keep(b"return 'new'");
+        let scripts = recalled(&path);
+        assert_eq!(scripts.loads().1, 2);
+        assert!(scripts.has(b"return 7") && scripts.has(b"return 'new'"));
+    }
+
+    #[test]
+    fn an_entry_that_could_not_be_written_whole_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("scripts");
+        let scripts = recalled(&path);
+        scripts.keep(b"return 1");
+        // As after a write that the disk had no room for.
+        open(&path).unwrap().write_all(b"*3\r\n$6\r\nSCR").unwrap();
+        scripts.keep(b"return 2");
+        assert_eq!(recalled(&path).loads().1, 2);
     }
 }
