@@ -124,7 +124,9 @@
 //! - Behind a command that Redis holds while it answers others (CLIENT PAUSE) reads are handed back likewise; what Redis would hold, too, goes on
 //!   joining that lane.
 //! - A blocking command lost in flight goes on waiting only if Redis answered something that was asked after it (a PING on a spare follows each);
-//!   else it may have been given something, and its client is closed, as by Redis.
+//!   else it may have been given something, and its client is closed, as by Redis. It is sent again once Redis has answered something that was asked
+//!   after the loss: what took its connection may have taken the spares.
+//! - A script is kept for a Redis that forgets when its reply says that it was taken, not when it is asked for.
 //! - CLIENT TRACKING outlives an outage: the client is told to drop all it has cached when the connection is lost, and again once it is tracked
 //!   anew. MONITOR and tracking with REDIRECT (to an ID that is another one then) end with their connection, as at Redis.
 //! - Subscriptions outlive an outage, not a Redis that closes their connection and takes the next one: that was meant for the client.
