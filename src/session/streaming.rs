@@ -15,6 +15,10 @@ use crate::upstream::stats::Route;
 /// Largest request that is gathered in memory (while it cannot be streamed, for it is to be journaled).
 const GATHERED_REQUEST_BYTES_MAX: usize = 32 << 20;
 
+/// One read of a request that is passed on: what has just been read is in the core's nearest cache when it is written. With 512 KiB a value of
+/// 1 MB costs a twentieth more CPU and a tenth of the throughput; with 64 KiB, which the kernel's segments fill exactly, more still.
+pub(super) const STREAMED_READ_BYTES: usize = 32 << 10;
+
 /// A request that is passed on while it arrives.
 pub(super) struct Streaming {
     stream: Stream,

@@ -12,7 +12,7 @@ use super::credentials::Check;
 use super::idle::IdleWatch;
 use super::output::{Output, Withdrawn};
 use super::state::{Pinned, State, Transaction, Watch};
-use super::streaming::Streaming;
+use super::streaming::{STREAMED_READ_BYTES, Streaming};
 use super::{ChangeAwaited, Home, RetryReason, Session, Settings};
 use crate::resp::Request;
 use crate::resp::scan::{Scan, Scanner};
@@ -257,6 +257,8 @@ impl Task {
         let is_parked = self.session.parked.get();
         let bytes_max = if is_parked {
             INPUT_WAITING_BYTES_MAX
+        } else if self.streaming.is_some() {
+            STREAMED_READ_BYTES
         } else {
             SCRATCH_BYTES
         };
