@@ -14,12 +14,41 @@ use std::time::{Duration, Instant};
 
 use support::relay::{Relay, Verdict};
 use support::{
-    DEADLINE, Durability, RedisServer, Settings, Tideover, array, await_down, bulk, command, error_text, shown,
+    Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, await_down, bulk, command, error_text, shown,
     wait_until,
 };
 
 /// The health owner asks every second: by then it has asked, and was answered, after the command.
 const WELL: Duration = Duration::from_millis(2500);
+
+fn answered_for(time: Duration) {
+    let begun = Instant::now();
+    wait_until(DEADLINE, "Redis has answered others for long", || {
+        begun.elapsed() > time
+    });
+}
+
+/// Two pipelined pops with these timeouts, in an outage that begins so long after them.
+fn two_pops_caught(timeouts_s: [&str; 2], after: Duration) -> (RedisServer, Tideover, Client) {
+    let mut redis = RedisServer::start(Durability::AppendOnly);
+    let proxy = Tideover::healthy(&redis);
+    let mut client = proxy.client();
+    let [first, second] = timeouts_s;
+    client.send_raw(&[command(&["BLPOP", "a", first]), command(&["BLPOP", "b", second])].concat());
+    answered_for(after);
+    redis.kill();
+    await_down(&proxy);
+    (redis, proxy, client)
+}
+
+/// The second pop ends at its own time, counted from the end of the first one.
+#[track_caller]
+fn assert_waits(client: &mut Client, timeout: Duration) {
+    let answered_at = Instant::now();
+    assert_eq!(client.reply(), b"*-1\r\n");
+    let waited = answered_at.elapsed();
+    assert!(waited > timeout / 2, "the second one waited {waited:?}");
+}
 
 /// What the client of a blocking command hears that Redis had for long when its connection ended behind these bytes.
 fn check_blocked(request: &[&str], partial: &'static [u8]) {
@@ -32,10 +61,7 @@ fn check_blocked(request: &[&str], partial: &'static [u8]) {
         if args[0] != name {
             return Verdict::Pass;
         }
-        let asked_at = Instant::now();
-        wait_until(DEADLINE, "Redis has answered others for long", || {
-            asked_at.elapsed() > WELL
-        });
+        answered_for(WELL);
         Verdict::CloseAfter(partial.to_vec())
     });
     let proxy = Tideover::healthy(&place);
@@ -152,24 +178,12 @@ fn a_transaction_begun_while_down_takes_no_session_elsewhere() {
 #[test]
 fn what_stands_behind_a_pop_that_outlived_an_outage_has_its_own_timeout() {
     const TIMEOUT: Duration = Duration::from_secs(2);
-    let mut redis = RedisServer::start(Durability::AppendOnly);
-    let proxy = Tideover::healthy(&redis);
-    let mut client = proxy.client();
-    let sent_at = Instant::now();
-    client.send_raw(&[command(&["BLPOP", "a", "0"]), command(&["BLPOP", "b", "2"])].concat());
-    wait_until(DEADLINE, "Redis has answered others for long", || {
-        sent_at.elapsed() > TIMEOUT
-    });
-    redis.kill();
-    await_down(&proxy);
+    let (mut redis, proxy, mut client) = two_pops_caught(["0", "2"], TIMEOUT);
     redis.restart();
     proxy.wait_for_recovery();
     redis.client().call(&["RPUSH", "a", "job"]);
     assert_eq!(array(&client.reply()), ["a", "job"]);
-    let answered_at = Instant::now();
-    assert_eq!(client.reply(), b"*-1\r\n");
-    let waited = answered_at.elapsed();
-    assert!(waited > TIMEOUT / 2, "the second one waited {waited:?}");
+    assert_waits(&mut client, TIMEOUT);
 }
 
 /// What took its connection may have taken the spares, too, though that is not known yet: there it would be lost again, and its client closed.
@@ -186,10 +200,7 @@ fn a_pop_that_was_lost_is_sent_again_only_after_redis_has_answered() {
     let _relay = Relay::start(&place, &redis, move |args| {
         match (args[0].as_str(), lost_at.get()) {
             ("BLPOP", None) => {
-                let asked_at = Instant::now();
-                wait_until(DEADLINE, "Redis has answered others for long", || {
-                    asked_at.elapsed() > WELL
-                });
+                answered_for(WELL);
                 lost_at.set(Instant::now()).unwrap();
                 return Verdict::CloseAfter(Vec::new());
             }
@@ -225,10 +236,7 @@ fn a_read_that_blocks_outlives_one_outage_after_the_other() {
     let mut client = proxy.client();
     client.send(&["XREAD", "BLOCK", "0", "STREAMS", "s", "$"]);
     for _ in 0..2 {
-        let begun = Instant::now();
-        wait_until(DEADLINE, "Redis has answered others for long", || {
-            begun.elapsed() > WELL
-        });
+        answered_for(WELL);
         redis.kill();
         await_down(&proxy);
         redis.restart();
@@ -250,21 +258,9 @@ fn a_read_that_blocks_outlives_one_outage_after_the_other() {
 #[test]
 fn what_stands_behind_a_pop_that_ended_during_the_outage_has_its_own_timeout() {
     const TIMEOUT: Duration = Duration::from_secs(5);
-    let mut redis = RedisServer::start(Durability::AppendOnly);
-    let proxy = Tideover::healthy(&redis);
-    let mut client = proxy.client();
-    let sent_at = Instant::now();
-    client.send_raw(&[command(&["BLPOP", "a", "5"]), command(&["BLPOP", "b", "5"])].concat());
-    wait_until(DEADLINE, "Redis has answered others for long", || {
-        sent_at.elapsed() > WELL
-    });
-    redis.kill();
-    await_down(&proxy);
+    let (_redis, _proxy, mut client) = two_pops_caught(["5", "5"], WELL);
     assert_eq!(client.reply(), b"*-1\r\n");
-    let answered_at = Instant::now();
-    assert_eq!(client.reply(), b"*-1\r\n");
-    let waited = answered_at.elapsed();
-    assert!(waited > TIMEOUT / 2, "the second one waited {waited:?}");
+    assert_waits(&mut client, TIMEOUT);
 }
 
 /// A message that is passed on while it comes, and what is answered here meanwhile.

@@ -8,6 +8,7 @@ use crate::command::{self, Name};
 use crate::resp::Request;
 use crate::resp::request::OwnedRequest;
 use crate::upstream::link::{Link, LinkState};
+use crate::upstream::stats;
 
 impl Task {
     /// A blocking command has been sent: nothing is sent behind it.
@@ -39,6 +40,12 @@ impl Task {
 }
 
 impl Session {
+    /// Closes the client of a blocking command that may have been answered, as Redis does that goes.
+    pub(super) fn end_uncertain(&self) {
+        stats::add(&self.local.worker().stats.uncertain_answered, 1);
+        self.end();
+    }
+
     pub(super) fn goes_on_waiting(&self, blocking: Blocking) -> RetryReason {
         RetryReason::Waiting {
             since: blocking.since,

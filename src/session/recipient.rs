@@ -134,17 +134,15 @@ impl Recipient for Session {
         match fate {
             Fate::Again | Fate::Neutral if let Some(blocking) = blocking => {
                 // XREAD. That Redis had nothing for it was no attempt; else it has one more.
-                let class = if self.local.is_proven(blocking.sent_by) {
-                    InFlight::Read
-                } else {
-                    again(class)
+                let class = match fate {
+                    _ if self.local.is_proven(blocking.sent_by) => InFlight::Read,
+                    Fate::Again => again(class),
+                    Fate::Neutral | Fate::Uncertain => {
+                        self.end_uncertain();
+                        self.landed();
+                        return;
+                    }
                 };
-                if fate == Fate::Neutral && class == InFlight::ReadAgain {
-                    stats::add(&self.local.worker().stats.uncertain_answered, 1);
-                    self.end();
-                    self.landed();
-                    return;
-                }
                 stats::add(&self.local.worker().stats.uncertain_resent, 1);
                 self.retry(seq, request, class, self.goes_on_waiting(blocking));
             }
@@ -165,10 +163,7 @@ impl Recipient for Session {
                         return;
                     }
                     // It may have been given something. An error ends workers that outlive a lost connection, which says the same.
-                    Some(_) => {
-                        stats::add(&self.local.worker().stats.uncertain_answered, 1);
-                        self.end();
-                    }
+                    Some(_) => self.end_uncertain(),
                     None if withdrawn == Withdrawn::Nothing && self.may_journal_caught(request) => {
                         let since = Instant::now();
                         self.retry(seq, request, class, RetryReason::Caught { since });

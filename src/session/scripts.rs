@@ -12,11 +12,11 @@ const NOTED_MAX: usize = 512;
 #[derive(Debug)]
 pub(super) struct Noted {
     seq: u64,
-    change: Change,
+    change: ScriptChange,
 }
 
 #[derive(Debug)]
-enum Change {
+enum ScriptChange {
     Text(Vec<u8>),
     Flush,
 }
@@ -37,7 +37,7 @@ impl Task {
         // One that came back is sent again.
         noted.retain(|noted| noted.seq != seq);
         if noted.len() < NOTED_MAX {
-            let change = text.map_or(Change::Flush, |text| Change::Text(text.to_vec()));
+            let change = text.map_or(ScriptChange::Flush, |text| ScriptChange::Text(text.to_vec()));
             noted.push(Noted { seq, change });
         }
     }
@@ -64,9 +64,9 @@ impl Session {
         };
         let scripts = &self.local.shared.scripts;
         match noted.swap_remove(at).change {
-            Change::Text(text) if is_taken(reply) => scripts.keep(&text),
-            Change::Flush if reply == b"+OK\r\n" => scripts.forget(),
-            Change::Text(_) | Change::Flush => {}
+            ScriptChange::Text(text) if is_taken(reply) => scripts.keep(&text),
+            ScriptChange::Flush if reply == b"+OK\r\n" => scripts.forget(),
+            ScriptChange::Text(_) | ScriptChange::Flush => {}
         }
     }
 }

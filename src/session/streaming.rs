@@ -107,9 +107,9 @@ impl Task {
             Transaction::Here(_) | Transaction::Cut => return Head::Gathered,
         };
         // The session has to know all of what is said of itself and of scripts, and what answers it in subscribed mode is no reply.
-        let is_about_session =
+        let is_to_be_known =
             ask.placement() == Placement::Session || matches!(ask.name(), Some(Name::Client | Name::Script));
-        if !self.is_forwarding() || is_about_session || self.is_subscribed_mode() {
+        if !self.is_forwarding() || is_to_be_known || self.is_subscribed_mode() {
             return Head::Gathered;
         }
         let class = if is_queued {
