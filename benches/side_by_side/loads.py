@@ -11,7 +11,7 @@ import subprocess
 from dataclasses import dataclass
 
 from .measuring import Watch, rss_bytes
-from .targets import ROOT, Redis, Target
+from .targets import ROOT, Redis, Target, as_load
 from .workloads import Workload
 
 RUN_DEADLINE_S = 120
@@ -51,7 +51,7 @@ def fill(binary: pathlib.Path, redis: Redis, workload: Workload) -> None:
     subprocess.run(["redis-cli", "-p", str(redis.port), "flushall"], check=True, stdout=subprocess.DEVNULL, timeout=FILL_DEADLINE_S)
     sizes = ["--keys", workload.keys, "--value-bytes", workload.value_bytes]
     words = [binary, "--port", redis.port, "--workload", "fill", *sizes]
-    subprocess.run([str(word) for word in words], check=True, timeout=FILL_DEADLINE_S)
+    subprocess.run(as_load(words), check=True, timeout=FILL_DEADLINE_S)
 
 
 def run_redis_benchmark(redis: Redis, target: Target, workload: Workload, requests: int) -> Run:
@@ -60,7 +60,7 @@ def run_redis_benchmark(redis: Redis, target: Target, workload: Workload, reques
     words = ["redis-benchmark", "-p", target.port, "-t", workload.redis_benchmark, *sizes, "--csv"]
     watch = Watch(redis=redis.process, proxy=target.process)
     try:
-        done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=RUN_DEADLINE_S)
+        done = subprocess.run(as_load(words), capture_output=True, text=True, timeout=RUN_DEADLINE_S)
     except subprocess.TimeoutExpired as expired:
         raise RunFailed(str(expired)) from expired
     cpu = watch.used_s()
@@ -80,7 +80,7 @@ def run_load(
     sizes = ["--clients", workload.clients, "--pipeline", workload.pipeline, "--value-bytes", workload.value_bytes, "--keys", workload.keys]
     words = [binary, "--port", target.port, "--workload", workload.load, *sizes, "--seconds", seconds, "--stay"]
     words += ["--rate", per_second] if per_second else []
-    process = subprocess.Popen([str(word) for word in words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(as_load(words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         process.stdout.readline()
         watch = Watch(redis=redis.process, proxy=target.process)

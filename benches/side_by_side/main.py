@@ -3,8 +3,9 @@
 First throughput, as fast as it goes; then latency, at one rate for all. In each round every target has its turn and another one begins, so that a
 slow spell of the machine meets everybody. Medians over rounds and ratios to direct are what counts. With the defaults it takes most of an hour.
 
-Environment: ROUNDS (5), SECONDS_PER_RUN (2), TARGETS and WORKLOADS (comma-separated; all), PLOT (a path for the SVG besides
-target/bench.svg), TIDEOVER_BENCH_BINARY (target/release/tideover), TIDEOVER_BENCH_LOAD (built when needed).
+Environment: ROUNDS (5), SECONDS_PER_RUN (2), TARGETS and WORKLOADS (comma-separated; all), LOAD_CPUS (comma-separated: the load stays on these
+CPUs and what is measured on the others; none: wherever the kernel places them), PLOT (a path for the SVG besides target/bench.svg),
+TIDEOVER_BENCH_BINARY (target/release/tideover), TIDEOVER_BENCH_LOAD (built when needed).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator
 from . import report
 from .loads import Run, RunFailed, fill, load_binary, run_load, run_redis_benchmark
 from .measuring import rss_bytes, rss_peak_bytes
-from .targets import DIRECT, ROOT, STARTERS, Processes, Redis, Target, direct, installed, raise_descriptor_limit, start_redis
+from .targets import DIRECT, LOAD_CPUS, ROOT, STARTERS, Processes, Redis, Target, direct, installed, raise_descriptor_limit, start_redis
 from .workloads import WORKLOADS, Workload
 
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
@@ -159,5 +160,6 @@ def main() -> None:
             results[workload.name] = measure(binary, redis, targets, workload)
             for target in targets[1:]:
                 processes.stop(target.process)
-    document = {"rounds": ROUNDS, "seconds_per_run": SECONDS_PER_RUN, "targets": names, "results": results}
+    settings = {"rounds": ROUNDS, "seconds_per_run": SECONDS_PER_RUN, "load_cpus": sorted(LOAD_CPUS)}
+    document = {**settings, "targets": names, "results": results}
     report.write(document, ROOT / "target", os.environ.get("PLOT"))

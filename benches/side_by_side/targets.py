@@ -19,6 +19,8 @@ START_DEADLINE_S = 20
 END_DEADLINE_S = 10
 # A proxy has two descriptors for each client, and some of its own.
 DESCRIPTORS_OF_ITS_OWN = 200
+# CPUs of the load, where it is to be apart; what is measured has all others. Where nothing is said the kernel places everybody.
+LOAD_CPUS = {int(cpu) for cpu in os.environ.get("LOAD_CPUS", "").split(",") if cpu}
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,20 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
+def on_cpus(cpus: set[int], words: list) -> list[str]:
+    """The command line, for a process that stays on these CPUs; on any where the load has none of its own."""
+    words = [str(word) for word in words]
+    return ["taskset", "--cpu-list", ",".join(map(str, sorted(cpus))), *words] if LOAD_CPUS else words
+
+
+def as_load(words: list) -> list[str]:
+    return on_cpus(LOAD_CPUS, words)
+
+
+def as_measured(words: list) -> list[str]:
+    return on_cpus(os.sched_getaffinity(0) - LOAD_CPUS, words)
+
+
 def raise_descriptor_limit() -> int:
     """To the hard limit, for us and whom we start. Returns it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -73,13 +89,13 @@ class Processes:
 
     def start(self, command: list, port: int) -> int:
         """The process id, once it answers a GET on `port`."""
-        words = [str(word) for word in command]
+        words = as_measured(command)
         process = subprocess.Popen(words, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, cwd=self.directory)
         self.started[process.pid] = process
         end = time.monotonic() + START_DEADLINE_S
         while not answers(port):
             if process.poll() is not None or time.monotonic() > end:
-                raise SystemExit(f"{words[0]} does not answer:\n{(self.directory / 'log').read_text()[-2000:]}")
+                raise SystemExit(f"{command[0]} does not answer:\n{(self.directory / 'log').read_text()[-2000:]}")
             time.sleep(0.02)
         return process.pid
 
