@@ -11,8 +11,9 @@ use tokio::sync::mpsc;
 
 use super::{RetryReason, Session};
 use crate::journal::owner::{Batch, OwnerHandle, Payloads, Settled};
+use crate::upstream::burst::Sender;
 use crate::upstream::clock::{mono_ms, wall_ms};
-use crate::upstream::link::{Flush, InFlight, Recipient};
+use crate::upstream::link::{Flush, InFlight};
 use crate::upstream::local::Local;
 use crate::upstream::stats;
 
@@ -67,7 +68,7 @@ pub struct Appender {
     next_batch: Cell<u64>,
     /// Empty, with the memory of batches that are settled.
     spare: RefCell<Vec<Gathered>>,
-    flushes: RefCell<Vec<Rc<dyn Recipient>>>,
+    flushes: RefCell<Vec<Rc<dyn Sender>>>,
     task: RefCell<Option<Waker>>,
     woken: Cell<bool>,
 }

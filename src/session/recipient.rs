@@ -8,7 +8,7 @@ use super::output::{PASSED_BYTES_MIN, Withdrawn};
 use super::subscriptions::Heard;
 use super::{RetryReason, Session, command_name};
 use crate::upstream::again;
-use crate::upstream::burst::{Burst, Offer};
+use crate::upstream::burst::{Burst, Offer, Sender};
 use crate::upstream::link::{Fate, Flush, InFlight, LinkKind, Piece, Recipient};
 use crate::upstream::stats;
 
@@ -23,6 +23,40 @@ pub(super) fn stand_in(request: &[u8]) -> &'static [u8] {
     match command_name(request).to_ascii_uppercase().as_str() {
         "MULTI" | "WATCH" | "UNWATCH" | "DISCARD" => b"+OK\r\n",
         _ => b"+QUEUED\r\n",
+    }
+}
+
+impl Sender for Session {
+    fn flush(&self) {
+        self.write();
+        self.go_on_streaming();
+    }
+
+    fn offer(&self, burst: &mut Burst) -> Offer {
+        if self.blocked.get() || self.dead.get() {
+            return Offer::Declined;
+        }
+        let mut output = self.output.borrow_mut();
+        if !std::mem::replace(&mut output.flush_wanted, false) {
+            return Offer::Nothing;
+        }
+        match self.writer.plain_socket() {
+            Some(socket) => burst.add(socket, output.ready()),
+            None => Offer::Declined,
+        }
+    }
+
+    fn sent(&self, result: io::Result<usize>) {
+        let mut output = self.output.borrow_mut();
+        if let Ok(sent) = result {
+            self.wrote(&mut output, sent);
+        }
+        let is_all = output.ready().is_empty();
+        drop(output);
+        if !is_all {
+            self.write();
+        }
+        self.go_on_streaming();
     }
 }
 
@@ -194,38 +228,6 @@ impl Recipient for Session {
 
     fn retired(&self) {
         self.wake();
-    }
-
-    fn flush(&self) {
-        self.write();
-        self.go_on_streaming();
-    }
-
-    fn offer(&self, burst: &mut Burst) -> Offer {
-        if self.blocked.get() || self.dead.get() {
-            return Offer::Declined;
-        }
-        let mut output = self.output.borrow_mut();
-        if !std::mem::replace(&mut output.flush_wanted, false) {
-            return Offer::Nothing;
-        }
-        match self.writer.plain_socket() {
-            Some(socket) => burst.add(socket, output.ready()),
-            None => Offer::Declined,
-        }
-    }
-
-    fn sent(&self, result: io::Result<usize>) {
-        let mut output = self.output.borrow_mut();
-        if let Ok(sent) = result {
-            self.wrote(&mut output, sent);
-        }
-        let is_all = output.ready().is_empty();
-        drop(output);
-        if !is_all {
-            self.write();
-        }
-        self.go_on_streaming();
     }
 
     fn has_room(&self, kind: LinkKind, waker: &Waker) -> bool {

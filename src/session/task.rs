@@ -186,10 +186,12 @@ impl Task {
         }
     }
 
-    /// What was routed to the dedicated connection goes out at once: there is nobody whose requests it could be gathered with.
+    /// What was routed to the dedicated connection goes out in this turn: nobody else's requests could be gathered with it there.
     fn write_dedicated(&self) {
         let dedicated = self.session.dedicated.borrow();
-        dedicated.iter().for_each(|link| self.session.local.write(link));
+        dedicated
+            .iter()
+            .for_each(|link| self.session.local.write_dedicated(link));
     }
 
     fn register(&self, cx: &Context<'_>) {

@@ -2,8 +2,9 @@
 //!
 //! What it is for: the first reply of a batch wakes the client's process, and a kernel that lets it run at once makes this worker wait between
 //! any two replies of the batch. One system call for all of them is not interrupted, and costs less than one for each: half of the processor
-//! time per request where clients and worker share a core (`benches`). Without io_uring (an old kernel, a container's seccomp profile,
-//! `io_uring = "off"`) each reply is written by itself.
+//! time per request where clients and worker share a core (`benches`). The same holds for requests on dedicated connections, where it is Redis
+//! that is woken: from each by itself it takes a batch of one. Without io_uring (an old kernel, a container's seccomp profile,
+//! `io_uring = "off"`) everything is written by itself.
 
 use std::io;
 use std::ops::Range;
@@ -13,14 +14,12 @@ use std::rc::Rc;
 use io_uring::{IoUring, Probe, opcode, types};
 use rustix::net::SendFlags;
 
-use super::link::Recipient;
-
 /// Sends in one system call.
 const SENDS_MAX: usize = 128;
-/// A larger reply is written by itself: here it would be copied.
+/// What is larger is written by itself: here it would be copied.
 const SEND_BYTES_MAX: usize = 4 << 10;
-/// Fewer recipients than this are written to one by one.
-const RECIPIENTS_MIN: usize = 3;
+/// Fewer senders than this write one by one.
+const SENDERS_MIN: usize = 3;
 /// A socket that is full says so, and one that is closed raises no signal.
 const AT_ONCE: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
@@ -33,14 +32,30 @@ pub enum Uring {
     Off,
 }
 
-/// Whether a reply may be part of a burst.
+/// Whether bytes may be part of a burst.
 #[inline]
 #[must_use]
 pub fn is_small(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.len() <= SEND_BYTES_MAX
 }
 
-/// Whether a recipient has put what it has into the burst.
+/// Somebody who has bytes for a socket.
+pub trait Sender {
+    /// Writes what has been gathered.
+    fn flush(&self);
+    /// Puts what has been gathered into a burst instead, if that is all there is to do; what became of it comes with [`Sender::sent`].
+    fn offer(&self, _: &mut Burst) -> Offer {
+        Offer::Declined
+    }
+    /// So many bytes of what was offered are sent; or none, where there is an error.
+    fn sent(&self, _: io::Result<usize>) {}
+    /// The burst has failed, and has not said whether what was offered is sent.
+    fn sent_perhaps(&self) {
+        self.flush();
+    }
+}
+
+/// Whether a sender has put what it has into the burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
     Taken,
@@ -55,7 +70,8 @@ pub struct Burst {
     ring: Option<IoUring>,
     bytes: Vec<u8>,
     sends: Vec<(RawFd, Range<usize>)>,
-    recipients: Vec<Rc<dyn Recipient>>,
+    /// Those who have offered and were not told yet, as in `sends`.
+    senders: Vec<Option<Rc<dyn Sender>>>,
 }
 
 impl std::fmt::Debug for Burst {
@@ -79,7 +95,7 @@ impl Burst {
             ring,
             bytes: Vec::new(),
             sends: Vec::new(),
-            recipients: Vec::new(),
+            senders: Vec::new(),
         }
     }
 
@@ -100,26 +116,26 @@ impl Burst {
         Offer::Taken
     }
 
-    /// Whether so many recipients are enough for a burst.
+    /// Whether so many senders are enough for a burst.
     #[must_use]
-    pub fn is_for(&self, recipients: usize) -> bool {
-        self.ring.is_some() && recipients >= RECIPIENTS_MIN
+    pub fn is_for(&self, senders: usize) -> bool {
+        self.ring.is_some() && senders >= SENDERS_MIN
     }
 
-    /// Flushes all: together where there are enough of them.
-    pub fn flush(&mut self, recipients: &mut Vec<Rc<dyn Recipient>>) {
-        if !self.is_for(recipients.len()) {
-            recipients.drain(..).for_each(|recipient| recipient.flush());
+    /// Flushes all: together where there are enough of them. What others have offered may not be taken back by whoever is flushed or told here.
+    pub fn flush(&mut self, senders: &mut Vec<Rc<dyn Sender>>) {
+        if !self.is_for(senders.len()) {
+            senders.drain(..).for_each(|sender| sender.flush());
             return;
         }
-        for recipient in recipients.drain(..) {
+        for sender in senders.drain(..) {
             if self.ring.is_none() {
-                recipient.flush();
+                sender.flush();
                 continue;
             }
-            match recipient.offer(self) {
-                Offer::Taken => self.recipients.push(recipient),
-                Offer::Declined => recipient.flush(),
+            match sender.offer(self) {
+                Offer::Taken => self.senders.push(Some(sender)),
+                Offer::Declined => sender.flush(),
                 Offer::Nothing => {}
             }
             if self.sends.len() == SENDS_MAX {
@@ -129,27 +145,24 @@ impl Burst {
         self.send();
     }
 
-    /// Sends what was taken, and tells each recipient.
+    /// Sends what was taken, and tells each sender.
     fn send(&mut self) {
         let Some(ring) = self.ring.as_mut().filter(|_| !self.sends.is_empty()) else {
             return;
         };
-        let mut unsent = self.recipients.len();
-        let recipients = &self.recipients;
+        let senders = &mut self.senders;
         let result = submit(ring, &self.sends, &self.bytes, |index, result| {
-            unsent -= 1;
-            if let Some(recipient) = recipients.get(index) {
-                recipient.sent(result);
+            if let Some(sender) = senders.get_mut(index).and_then(Option::take) {
+                sender.sent(result);
             }
         });
-        if unsent > 0 {
-            tracing::warn!(error = ?result.err(), "io_uring fails: from now on replies are written one by one");
+        if let Err(error) = result {
+            tracing::warn!(%error, "io_uring fails: from now on everything is written one by one");
             // What the kernel has not taken is never sent from there, for the ring ends here.
             self.ring = None;
-            // Those that were told have nothing left to write.
-            self.recipients.iter().for_each(|recipient| recipient.flush());
+            self.senders.iter().flatten().for_each(|sender| sender.sent_perhaps());
         }
-        self.recipients.clear();
+        self.senders.clear();
         self.sends.clear();
         self.bytes.clear();
     }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{Sleep, sleep};
 
+use super::burst::Sender;
 use super::connections::Ticket;
 use super::dial::Role;
 use super::gather::{Decision, Gather};
 use super::io::{Reader, Writer};
-use super::link::{Fate, Flush, Link, LinkKind, LinkState, Piece, Recipient, Slot};
+use super::link::{Fate, Flush, Leaving, Link, LinkKind, LinkState, Piece, Slot};
 use super::local::{Local, wake_after_others};
 use super::opening::{open, wake_watchers};
 use super::shared::Sign;
@@ -83,7 +84,7 @@ struct Driver {
     /// The start of a header line whose rest has not come.
     input: Vec<u8>,
     /// Who is to be flushed at the end of this turn.
-    flushes: Vec<Rc<dyn Recipient>>,
+    flushes: Vec<Rc<dyn Sender>>,
     draining: Option<Pin<Box<Sleep>>>,
     /// A lane waits, or has waited, for a client that does not read.
     stall: Option<Stall>,
@@ -136,6 +137,9 @@ impl Driver {
                 self.writer.shutdown();
                 self.draining = Some(Box::pin(sleep(self.local.shared.target.hold_timeout.min(DRAIN_MAX))));
             }
+            return;
+        }
+        if self.link.leaving.get() == Leaving::AtEndOfTurn {
             return;
         }
         let mut out = self.link.out.borrow_mut();

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
 
-use super::burst::{Burst, Offer};
+use super::burst::{Burst, Offer, Sender};
 pub use super::in_flight::{InFlight, again};
 use super::outgoing::Outgoing;
 use super::own_request::OwnRequest;
@@ -50,7 +50,7 @@ pub enum Fate {
 }
 
 /// The session that a reply goes to. None of these may call back into the link.
-pub trait Recipient {
+pub trait Recipient: Sender {
     /// Bytes of the reply to request `seq`. Returns whether [`Recipient::flush`] is to be called at the end of the turn.
     fn reply(&self, seq: u64, bytes: &[u8], piece: Piece, class: InFlight) -> Flush;
     /// Bytes of an out-of-band frame, or of anything on a connection in subscribed mode.
@@ -73,21 +73,13 @@ pub trait Recipient {
     fn ended(&self);
     /// It is written to no more; what was sent on it may yet be answered.
     fn retired(&self) {}
-    /// Writes what has been gathered.
-    fn flush(&self);
-    /// Puts what has been gathered into a burst instead, if that is all there is to do; what became of it comes with [`Recipient::sent`].
-    fn offer(&self, _: &mut Burst) -> Offer {
-        Offer::Declined
-    }
-    /// So many bytes of what was offered are sent; or none, where there is an error.
-    fn sent(&self, _: std::io::Result<usize>) {}
     /// Whether more replies may be read for it; if not, the waker is woken when that may have changed.
     fn has_room(&self, kind: LinkKind, waker: &Waker) -> bool;
     /// It has not read for too long: it is closed, for others wait behind it.
     fn give_up(&self);
 }
 
-/// Whether a recipient wants to be flushed at the end of the turn.
+/// Whether a recipient wants to be flushed ([`Sender::flush`]) at the end of the turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flush {
     Wanted,
@@ -145,6 +137,14 @@ pub enum Incoming {
     Bytes,
 }
 
+/// When what is unsent is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaving {
+    WhenThereIsRoom,
+    /// It is on the list of those that write then.
+    AtEndOfTurn,
+}
+
 /// Requests that an idle connection has room for.
 const IDLE_SLOTS: usize = 64;
 
@@ -179,6 +179,7 @@ pub struct Link {
     /// Something was pushed since the last look at idle lanes.
     pub(super) used: Cell<bool>,
     pub(super) client_id: Cell<u64>,
+    pub(super) leaving: Cell<Leaving>,
     /// Wakers of those who wait for the dial to be decided.
     pub(super) watchers: RefCell<Vec<Waker>>,
     /// Why the dial was refused, without `-`.
@@ -217,6 +218,7 @@ impl Link {
             pushed: Cell::new(0),
             used: Cell::new(true),
             client_id: Cell::new(0),
+            leaving: Cell::new(Leaving::WhenThereIsRoom),
             watchers: RefCell::default(),
             refusal: RefCell::default(),
         }
@@ -463,11 +465,56 @@ impl Link {
         }
     }
 
+    /// Whether what is unsent may leave at the end of the turn, with what other dedicated connections have. A streamed request may not wait.
+    pub(super) fn may_leave_later(&self) -> bool {
+        self.kind == LinkKind::Dedicated
+            && self.slots.borrow().front().is_some_and(|slot| slot.len > 0)
+            && self.out.borrow().for_burst().is_some()
+    }
+
+    /// What the socket did not take is the driver's to write.
+    fn leave_the_rest(&self) {
+        if self.out.borrow().has_unsent() {
+            self.wake();
+        }
+    }
+
     /// Age of the oldest unanswered request, when that is one whose age tells anything.
     #[must_use]
     pub(super) fn oldest_us(&self, now_us: u32) -> Option<u32> {
         let slots = self.slots.borrow();
         let slot = slots.front()?;
         (slot.watched == Watched::Yes).then(|| now_us.wrapping_sub(slot.sent_us))
+    }
+}
+
+impl Sender for Link {
+    fn flush(&self) {
+        self.leaving.set(Leaving::WhenThereIsRoom);
+        self.write();
+        self.leave_the_rest();
+    }
+
+    fn offer(&self, burst: &mut Burst) -> Offer {
+        self.leaving.set(Leaving::WhenThereIsRoom);
+        if self.state.get() != LinkState::Up {
+            return Offer::Nothing;
+        }
+        match self.out.borrow().for_burst() {
+            Some((socket, bytes)) => burst.add(socket, bytes),
+            None => Offer::Declined,
+        }
+    }
+
+    fn sent(&self, result: std::io::Result<usize>) {
+        if let Ok(sent) = result {
+            self.out.borrow_mut().wrote(sent);
+        }
+        self.leave_the_rest();
+    }
+
+    /// Nothing is sent twice: what was offered counts as sent, and the connection ends behind it.
+    fn sent_perhaps(&self) {
+        self.out.borrow_mut().end_uncertain();
     }
 }

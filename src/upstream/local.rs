@@ -8,9 +8,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::buffers::Buffers;
-use super::burst::{Burst, Uring};
+use super::burst::{Burst, Sender, Uring};
 use super::driver;
-use super::link::{Link, LinkKey, LinkKind, LinkState, Recipient};
+use super::link::{Leaving, Link, LinkKey, LinkKind, LinkState, Recipient};
 use super::pool::{Before, Pool};
 use super::settings::Identity;
 use super::shared::{Mode, Shared, WorkerShared};
@@ -28,7 +28,9 @@ pub struct Turn {
     pub buffers: Rc<Buffers>,
     burst: RefCell<Burst>,
     /// To be flushed at the end of the turn.
-    later: RefCell<Vec<Rc<dyn Recipient>>>,
+    later: RefCell<Vec<Rc<dyn Sender>>>,
+    /// Dedicated connections that write at the end of the turn.
+    writers: RefCell<Vec<Rc<dyn Sender>>>,
     flusher: RefCell<Option<Waker>>,
     epoch: Instant,
     stamped_us: Cell<u32>,
@@ -48,6 +50,7 @@ impl Turn {
         Self {
             burst: RefCell::new(Burst::new(uring)),
             later: RefCell::default(),
+            writers: RefCell::default(),
             buffers: Rc::default(),
             flusher: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
@@ -57,7 +60,7 @@ impl Turn {
     }
 
     /// Flushes all: now where there are enough of them for a burst, else with those that come from elsewhere in this turn.
-    pub fn flush(&self, recipients: &mut Vec<Rc<dyn Recipient>>) {
+    pub fn flush(&self, recipients: &mut Vec<Rc<dyn Sender>>) {
         let mut burst = self.burst.borrow_mut();
         if !burst.is_open() || burst.is_for(recipients.len()) {
             burst.flush(recipients);
@@ -70,14 +73,24 @@ impl Turn {
     }
 
     /// Flushes a recipient at the end of the turn; at once where nothing is gained by waiting.
-    pub fn flush_later(&self, recipient: Rc<dyn Recipient>) {
-        if !self.burst.borrow().is_open() {
+    pub fn flush_later(&self, recipient: Rc<dyn Sender>) {
+        if self.is_bursting() {
+            self.put(&self.later, recipient);
+        } else {
             recipient.flush();
-            return;
         }
-        let mut later = self.later.borrow_mut();
-        later.push(recipient);
-        if later.len() == 1
+    }
+
+    /// Whether anybody gains by waiting for the end of the turn.
+    #[must_use]
+    pub fn is_bursting(&self) -> bool {
+        self.burst.borrow().is_open()
+    }
+
+    fn put(&self, list: &RefCell<Vec<Rc<dyn Sender>>>, sender: Rc<dyn Sender>) {
+        let mut list = list.borrow_mut();
+        list.push(sender);
+        if list.len() == 1
             && let Some(flusher) = self.flusher.borrow().as_ref()
         {
             flusher.wake_by_ref();
@@ -92,10 +105,12 @@ impl Turn {
                 *flusher = Some(cx.waker().clone());
             }
             drop(flusher);
-            let mut later = self.later.take();
-            self.burst.borrow_mut().flush(&mut later);
-            // With its capacity; nobody was added meanwhile.
-            self.later.replace(later);
+            for list in [&self.writers, &self.later] {
+                let mut senders = list.take();
+                self.burst.borrow_mut().flush(&mut senders);
+                // With its capacity; nobody was added meanwhile.
+                list.replace(senders);
+            }
             Poll::Pending
         })
         .await
@@ -252,9 +267,19 @@ impl Local {
     }
 
     /// Writes what has been pushed, if the generation is still the connection's own.
-    pub fn write(&self, link: &Link) {
+    fn write(&self, link: &Link) {
         if link.generation == self.shared.generation() {
             link.write();
+        }
+    }
+
+    /// Writes what has been pushed to a dedicated connection: together with what others have for theirs, where that may wait for the end of the turn.
+    pub fn write_dedicated(&self, link: &Rc<Link>) {
+        if !self.turn.is_bursting() || !link.may_leave_later() {
+            self.write(link);
+        } else if link.leaving.replace(Leaving::AtEndOfTurn) != Leaving::AtEndOfTurn {
+            let link: Rc<Link> = Rc::clone(link);
+            self.turn.put(&self.turn.writers, link);
         }
     }
 

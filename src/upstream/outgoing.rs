@@ -1,9 +1,11 @@
 //! The bytes that a connection has for the upstream: kept until they are answered, written when there are enough of them or the turn is over.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use super::burst;
 use super::io::Writer;
 use super::link::Slot;
 
@@ -69,6 +71,25 @@ impl Outgoing {
     #[inline]
     pub(super) fn is_early(&self) -> bool {
         self.end() - self.sent >= EARLY_BYTES as u64
+    }
+
+    /// What is unsent, and the socket, where both may be part of a burst.
+    pub(super) fn for_burst(&self) -> Option<(RawFd, &[u8])> {
+        let unsent = Some(self.unsent()).filter(|unsent| burst::is_small(unsent))?;
+        Some((self.writer.as_ref()?.plain_socket()?, unsent))
+    }
+
+    /// A burst has sent so many of the unsent bytes.
+    pub(super) fn wrote(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+    }
+
+    /// All that is unsent may be sent: it counts as that, and nothing follows it.
+    pub(super) fn end_uncertain(&mut self) {
+        self.sent = self.end();
+        if let Some(writer) = self.writer.take() {
+            writer.shutdown();
+        }
     }
 
     /// Whether a streaming session is to wait before it pushes more.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::task::Waker;
 
+use super::burst::Sender;
 use super::link::{Fate, Flush, InFlight, LinkKind, Piece, Recipient};
 
 /// What may be kept of a reply: `+OK`, `+PONG`, or an error.
@@ -33,6 +34,10 @@ impl<F: Fn(Outcome<'_>)> OwnRequest<F> {
             reply: RefCell::default(),
         }
     }
+}
+
+impl<F> Sender for OwnRequest<F> {
+    fn flush(&self) {}
 }
 
 impl<F: Fn(Outcome<'_>)> Recipient for OwnRequest<F> {
@@ -66,7 +71,6 @@ impl<F: Fn(Outcome<'_>)> Recipient for OwnRequest<F> {
     fn ended(&self) {
         (self.tell)(Outcome::Unanswered);
     }
-    fn flush(&self) {}
     fn has_room(&self, _: LinkKind, _: &Waker) -> bool {
         true
     }

@@ -14,7 +14,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
-use super::burst::Uring;
+use super::burst::{Sender, Uring};
 use super::connections::ConnectionFile;
 use super::known::Known;
 use super::link::{Fate, Flush, InFlight, Link, LinkKey, LinkKind, LinkState, Piece, Recipient, Watched};
@@ -70,6 +70,10 @@ fn said(request: &[u8]) -> String {
     }
 }
 
+impl Sender for Recorder {
+    fn flush(&self) {}
+}
+
 impl Recipient for Recorder {
     fn reply(&self, seq: u64, bytes: &[u8], piece: Piece, _: InFlight) -> Flush {
         self.note(format!("{piece:?} {seq} {}", plain(bytes)));
@@ -104,7 +108,6 @@ impl Recipient for Recorder {
     fn ended(&self) {
         self.note("ended".into());
     }
-    fn flush(&self) {}
     fn has_room(&self, _: LinkKind, _: &std::task::Waker) -> bool {
         true
     }
