@@ -18,10 +18,11 @@ use crate::journal::owner::OwnerHandle;
 use crate::session::{self, Appender};
 use crate::upstream::burst::Uring;
 use crate::upstream::io::{Reader, Writer, accept_tls, split_tcp, split_unix};
-use crate::upstream::local::{Local, Turn};
+use crate::upstream::local::Local;
 use crate::upstream::shared::Shared;
 use crate::upstream::stats::{add, sub};
 use crate::upstream::tls::ServerTls;
+use crate::upstream::turn::Turn;
 
 /// Accepted connections that wait for their worker.
 const NEW_CLIENTS_MAX: usize = 1024;

@@ -42,9 +42,10 @@ use crate::resp::scan;
 use crate::upstream::burst;
 use crate::upstream::io::Writer;
 use crate::upstream::link::{Flush, InFlight, Link, Piece};
-use crate::upstream::local::{Local, SCRATCH_BYTES, wake_after_others};
+use crate::upstream::local::Local;
 use crate::upstream::settings::Secret;
 use crate::upstream::stats;
+use crate::upstream::turn::{SCRATCH_BYTES, wake_after_others};
 
 pub use append::Appender;
 use inquiry::Inquiry;

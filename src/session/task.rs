@@ -18,7 +18,7 @@ use crate::resp::Request;
 use crate::resp::scan::{Scan, Scanner};
 use crate::upstream::io::{Reader, Writer};
 use crate::upstream::link::Link;
-use crate::upstream::local::{SCRATCH_BYTES, wake_after_others};
+use crate::upstream::turn::{SCRATCH_BYTES, wake_after_others};
 
 /// Requests are read on while a session waits, up to this: enough to see that the client is gone.
 const INPUT_WAITING_BYTES_MAX: usize = 64 << 10;

@@ -12,13 +12,15 @@ use super::connections::Ticket;
 use super::dial::Role;
 use super::gather::{Decision, Gather};
 use super::io::{Reader, Writer};
-use super::link::{Fate, Flush, Leaving, Link, LinkKind, LinkState, Piece, Slot};
-use super::local::{Local, wake_after_others};
+use super::leaving::Leaving;
+use super::link::{Fate, Flush, Link, LinkKind, LinkState, Piece, Slot};
+use super::local::Local;
 use super::opening::{open, wake_watchers};
 use super::shared::Sign;
 use super::speaker::{Speaker, speaker};
 use super::stall::Stall;
 use super::stats;
+use super::turn::wake_after_others;
 use crate::breaker::{ClientEffect, ErrorClass, Unavailable, UpstreamRole, is_said_by_servers};
 use crate::resp::reply::{Found, Kind, Scanner};
 

@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
 
-use super::burst::{Burst, Offer, Sender};
+use super::burst::Sender;
 pub use super::in_flight::{InFlight, again};
+use super::leaving::Leaving;
 use super::outgoing::Outgoing;
 use super::own_request::OwnRequest;
 use super::settings::Identity;
@@ -135,14 +136,6 @@ pub enum Incoming {
     Frames,
     /// Bytes that are not frames (the replication stream behind SYNC): passed on as they come.
     Bytes,
-}
-
-/// When what is unsent is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leaving {
-    WhenThereIsRoom,
-    /// It is on the list of those that write then.
-    AtEndOfTurn,
 }
 
 /// Requests that an idle connection has room for.
@@ -465,56 +458,11 @@ impl Link {
         }
     }
 
-    /// Whether what is unsent may leave at the end of the turn, with what other dedicated connections have. A streamed request may not wait.
-    pub(super) fn may_leave_later(&self) -> bool {
-        self.kind == LinkKind::Dedicated
-            && self.slots.borrow().front().is_some_and(|slot| slot.len > 0)
-            && self.out.borrow().for_burst().is_some()
-    }
-
-    /// What the socket did not take is the driver's to write.
-    fn leave_the_rest(&self) {
-        if self.out.borrow().has_unsent() {
-            self.wake();
-        }
-    }
-
     /// Age of the oldest unanswered request, when that is one whose age tells anything.
     #[must_use]
     pub(super) fn oldest_us(&self, now_us: u32) -> Option<u32> {
         let slots = self.slots.borrow();
         let slot = slots.front()?;
         (slot.watched == Watched::Yes).then(|| now_us.wrapping_sub(slot.sent_us))
-    }
-}
-
-impl Sender for Link {
-    fn flush(&self) {
-        self.leaving.set(Leaving::WhenThereIsRoom);
-        self.write();
-        self.leave_the_rest();
-    }
-
-    fn offer(&self, burst: &mut Burst) -> Offer {
-        self.leaving.set(Leaving::WhenThereIsRoom);
-        if self.state.get() != LinkState::Up {
-            return Offer::Nothing;
-        }
-        match self.out.borrow().for_burst() {
-            Some((socket, bytes)) => burst.add(socket, bytes),
-            None => Offer::Declined,
-        }
-    }
-
-    fn sent(&self, result: std::io::Result<usize>) {
-        if let Ok(sent) = result {
-            self.out.borrow_mut().wrote(sent);
-        }
-        self.leave_the_rest();
-    }
-
-    /// Nothing is sent twice: what was offered counts as sent, and the connection ends behind it.
-    fn sent_perhaps(&self) {
-        self.out.borrow_mut().end_uncertain();
     }
 }

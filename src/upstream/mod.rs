@@ -17,6 +17,7 @@ pub mod io;
 pub mod known;
 pub mod last_said;
 pub mod learn;
+mod leaving;
 pub mod link;
 pub mod local;
 mod opening;
@@ -35,6 +36,7 @@ pub mod stall;
 pub mod stats;
 pub mod tls;
 mod trouble;
+pub mod turn;
 
 pub use link::again;
 

@@ -1,4 +1,5 @@
 mod dedicated;
+mod leaving;
 mod lost;
 
 use std::cell::{Cell, RefCell};
@@ -18,9 +19,10 @@ use super::burst::{Sender, Uring};
 use super::connections::ConnectionFile;
 use super::known::Known;
 use super::link::{Fate, Flush, InFlight, Link, LinkKey, LinkKind, LinkState, Piece, Recipient, Watched};
-use super::local::{Local, Turn};
+use super::local::Local;
 use super::settings::{Address, Identity, Timeouts};
 use super::shared::{Mode, Shared, Sign, Target};
+use super::turn::Turn;
 use crate::resp::Protocol;
 use crate::resp::request::OwnedRequest;
 use crate::resp::scan::{Limits, Scan, Scanner};
@@ -126,6 +128,10 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::with(Uring::Off).await
+    }
+
+    async fn with(uring: Uring) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = Target {
@@ -155,7 +161,7 @@ impl World {
         let confirm = Rc::clone(&confirmed);
         let confirm: Box<dyn Fn(u64)> = Box::new(move |generation| confirm.set(generation));
         Self {
-            local: Local::new(shared, 0, Rc::new(Turn::new(Uring::Off)), confirm),
+            local: Local::new(shared, 0, Rc::new(Turn::new(uring)), confirm),
             listener,
             generation,
             confirmed,

@@ -1,0 +1,75 @@
+//! How requests on dedicated connections leave: those of a turn together, where there are several.
+
+use std::io;
+use std::rc::Rc;
+
+use super::burst::{Burst, Offer, Sender};
+use super::link::{Link, LinkKind, LinkState};
+use super::local::Local;
+
+/// When what is unsent is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaving {
+    WhenThereIsRoom,
+    /// It is on the list of those that write then.
+    AtEndOfTurn,
+}
+
+impl Local {
+    /// Writes what has been pushed to a dedicated connection: together with what others have for theirs, where that may wait for the end of the turn.
+    pub fn write_dedicated(&self, link: &Rc<Link>) {
+        if !self.turn.is_bursting() || !link.may_leave_later() {
+            self.write(link);
+        } else if link.leaving.replace(Leaving::AtEndOfTurn) != Leaving::AtEndOfTurn {
+            let link: Rc<Link> = Rc::clone(link);
+            self.turn.write_later(link);
+        }
+    }
+}
+
+impl Link {
+    /// Whether what is unsent may leave at the end of the turn, with what other dedicated connections have. A streamed request may not wait.
+    fn may_leave_later(&self) -> bool {
+        self.kind == LinkKind::Dedicated
+            && self.slots.borrow().front().is_some_and(|slot| slot.len > 0)
+            && self.out.borrow().for_burst().is_some()
+    }
+
+    /// What the socket did not take is the driver's to write.
+    fn leave_the_rest(&self) {
+        if self.out.borrow().has_unsent() {
+            self.wake();
+        }
+    }
+}
+
+impl Sender for Link {
+    fn flush(&self) {
+        self.leaving.set(Leaving::WhenThereIsRoom);
+        self.write();
+        self.leave_the_rest();
+    }
+
+    fn offer(&self, burst: &mut Burst) -> Offer {
+        self.leaving.set(Leaving::WhenThereIsRoom);
+        if self.state.get() != LinkState::Up {
+            return Offer::Nothing;
+        }
+        match self.out.borrow().for_burst() {
+            Some((socket, bytes)) => burst.add(socket, bytes),
+            None => Offer::Declined,
+        }
+    }
+
+    fn sent(&self, result: io::Result<usize>) {
+        if let Ok(sent) = result {
+            self.out.borrow_mut().wrote(sent);
+        }
+        self.leave_the_rest();
+    }
+
+    /// Nothing is sent twice: what was offered counts as sent, and the connection ends behind it.
+    fn sent_perhaps(&self) {
+        self.out.borrow_mut().end_uncertain();
+    }
+}
