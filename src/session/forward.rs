@@ -41,7 +41,7 @@ impl Task {
             return Routed::Park;
         }
         self.send(&lane, ask, class, Watched::Yes);
-        self.session.local.write_early(&lane);
+        lane.write_early();
         Routed::Done
     }
 

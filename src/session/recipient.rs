@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::output::{PASSED_BYTES_MIN, Withdrawn};
 use super::subscriptions::Heard;
-use super::{RetryReason, Session, command_name};
+use super::{Blocking, RetryReason, Session, command_name};
 use crate::upstream::again;
 use crate::upstream::burst::{Burst, Offer, Sender};
 use crate::upstream::link::{Fate, Flush, InFlight, LinkKind, Piece, Recipient};
@@ -228,6 +228,14 @@ impl Recipient for Session {
 
     fn retired(&self) {
         self.wake();
+    }
+
+    fn left(&self) {
+        if let Some(blocking) = self.blocking.get() {
+            let sent_by = blocking.sent_by.max(Instant::now());
+            self.local.has_blocked(sent_by);
+            self.blocking.set(Some(Blocking { sent_by, ..blocking }));
+        }
     }
 
     fn has_room(&self, kind: LinkKind, waker: &Waker) -> bool {

@@ -141,7 +141,7 @@ impl Task {
         // When its connection has died the rest is received, and dropped: the answer says what became of it.
         if streaming.link.is_open() {
             let part = bytes.get(..len).unwrap_or_default();
-            self.session.local.pass(&streaming.link, part);
+            streaming.link.pass(part);
         }
         if ended {
             self.streaming = None;

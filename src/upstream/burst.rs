@@ -206,12 +206,14 @@ fn submit(
         }
     }
     let mut left = sends.len();
-    while left > 0 {
+    let mut refusal = None;
+    while left > 0 && refusal.is_none() {
         match ring.submit_and_wait(left) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => refusal = Some(error),
         }
+        // Also of what was executed before a refusal.
         for entry in ring.completion() {
             left = left.saturating_sub(1);
             let result = entry.result();
@@ -219,5 +221,5 @@ fn submit(
             tell(entry.user_data() as usize, sent);
         }
     }
-    Ok(())
+    refusal.map_or(Ok(()), Err)
 }

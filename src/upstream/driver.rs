@@ -145,8 +145,12 @@ impl Driver {
             return;
         }
         let mut out = self.link.out.borrow_mut();
+        let sent = out.sent();
         // Where it is pending, the driver is woken.
         let _ = out.poll_write(cx);
+        if out.sent() != sent {
+            self.link.tell_left();
+        }
         let slots = self.link.slots.borrow();
         if slots.front().is_none_or(|slot| slot.len == 0) {
             // Of a streamed request nothing is kept, of those behind it everything.

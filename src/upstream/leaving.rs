@@ -4,7 +4,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::burst::{Burst, Offer, Sender};
-use super::link::{Link, LinkKind, LinkState};
+use super::link::{Link, LinkKind};
 use super::local::Local;
 
 /// When what is unsent is written.
@@ -19,7 +19,7 @@ impl Local {
     /// Writes what has been pushed to a dedicated connection: together with what others have for theirs, where that may wait for the end of the turn.
     pub fn write_dedicated(&self, link: &Rc<Link>) {
         if !self.turn.is_bursting() || !link.may_leave_later() {
-            self.write(link);
+            link.write();
         } else if link.leaving.replace(Leaving::AtEndOfTurn) != Leaving::AtEndOfTurn {
             let link: Rc<Link> = Rc::clone(link);
             self.turn.write_later(link);
@@ -31,11 +31,12 @@ impl Link {
     /// Whether what is unsent may leave at the end of the turn, with what other dedicated connections have. A streamed request may not wait.
     fn may_leave_later(&self) -> bool {
         self.kind == LinkKind::Dedicated
+            && self.may_be_written()
             && self.slots.borrow().front().is_some_and(|slot| slot.len > 0)
             && self.out.borrow().for_burst().is_some()
     }
 
-    /// What the socket did not take is the driver's to write.
+    /// What is left is the driver's to write, or to take back.
     fn leave_the_rest(&self) {
         if self.out.borrow().has_unsent() {
             self.wake();
@@ -52,7 +53,8 @@ impl Sender for Link {
 
     fn offer(&self, burst: &mut Burst) -> Offer {
         self.leaving.set(Leaving::WhenThereIsRoom);
-        if self.state.get() != LinkState::Up {
+        if !self.may_be_written() {
+            self.leave_the_rest();
             return Offer::Nothing;
         }
         match self.out.borrow().for_burst() {
@@ -64,6 +66,7 @@ impl Sender for Link {
     fn sent(&self, result: io::Result<usize>) {
         if let Ok(sent) = result {
             self.out.borrow_mut().wrote(sent);
+            self.tell_left();
         }
         self.leave_the_rest();
     }
@@ -71,5 +74,7 @@ impl Sender for Link {
     /// Nothing is sent twice: what was offered counts as sent, and the connection ends behind it.
     fn sent_perhaps(&self) {
         self.out.borrow_mut().end_uncertain();
+        self.tell_left();
+        self.retire();
     }
 }

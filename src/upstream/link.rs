@@ -6,6 +6,8 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use super::burst::Sender;
@@ -74,6 +76,8 @@ pub trait Recipient: Sender {
     fn ended(&self);
     /// It is written to no more; what was sent on it may yet be answered.
     fn retired(&self) {}
+    /// What it had for its dedicated connection has left, or some of it.
+    fn left(&self) {}
     /// Whether more replies may be read for it; if not, the waker is woken when that may have changed.
     fn has_room(&self, kind: LinkKind, waker: &Waker) -> bool;
     /// It has not read for too long: it is closed, for others wait behind it.
@@ -148,6 +152,8 @@ pub struct Link {
     pub key: LinkKey,
     /// The generation it was dialled in: valid in no other.
     pub generation: u64,
+    /// The generation now.
+    counter: Arc<AtomicU64>,
     pub kind: LinkKind,
     /// The session of a dedicated connection; nothing while it is in the pool.
     pub(super) owner: RefCell<Option<Rc<dyn Recipient>>>,
@@ -190,11 +196,12 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    pub(super) fn new(id: u64, key: LinkKey, generation: u64, kind: LinkKind) -> Self {
+    pub(super) fn new(id: u64, key: LinkKey, generation: u64, counter: Arc<AtomicU64>, kind: LinkKind) -> Self {
         Self {
             id,
             key,
             generation,
+            counter,
             kind,
             owner: RefCell::default(),
             state: Cell::new(LinkState::Dialling),
@@ -302,12 +309,9 @@ impl Link {
     }
 
     /// As [`Link::push_bytes`], for a part of a streamed request: what the socket takes at once is not queued.
-    pub(super) fn pass(&self, bytes: &[u8]) {
+    pub fn pass(&self, bytes: &[u8]) {
         let mut out = self.out.borrow_mut();
-        let passed = match self.state.get() {
-            LinkState::Up => out.pass(bytes),
-            LinkState::Dialling | LinkState::Draining | LinkState::Dead => 0,
-        };
+        let passed = if self.may_be_written() { out.pass(bytes) } else { 0 };
         out.push(bytes.get(passed..).unwrap_or_default());
         drop(out);
         self.wake();
@@ -340,18 +344,32 @@ impl Link {
         self.incoming.set(Incoming::Bytes);
     }
 
-    /// Whether what is unsent is worth a write before the turn is over.
+    /// Writes in mid-turn where there is enough to write.
     #[inline]
-    pub(super) fn is_early(&self) -> bool {
-        self.out.borrow().is_early()
+    pub fn write_early(&self) {
+        if self.out.borrow().is_early() {
+            self.write();
+        }
     }
 
-    /// Writes what has been pushed. Not where the driver is to begin draining: what was not sent is dropped then.
+    /// Whether the generation is still its own, which is to be asked before each write; and not where the driver is to begin draining: what was not
+    /// sent is dropped then.
+    pub(super) fn may_be_written(&self) -> bool {
+        self.state.get() == LinkState::Up && self.generation == self.counter.load(Ordering::Acquire)
+    }
+
+    /// Writes what has been pushed.
     pub(super) fn write(&self) {
-        if self.state.get() == LinkState::Up {
+        if self.may_be_written() {
             // What the socket does not take now is the driver's to write.
             drop(self.out.borrow_mut().try_write());
+            self.tell_left();
         }
+    }
+
+    /// Something has left just now, perhaps long after it was routed.
+    pub(super) fn tell_left(&self) {
+        self.owner.borrow().iter().for_each(|owner| owner.left());
     }
 
     /// Lets the driver run: there is something to write, room to read, or nothing to live for.
@@ -367,6 +385,9 @@ impl Link {
 
     /// The session that owned this connection is gone, or the connection carries state that nobody can use: ends it.
     pub fn abandon(&self) {
+        if self.leaving.get() == Leaving::AtEndOfTurn {
+            self.write();
+        }
         self.owner.take();
         if self.state.get() != LinkState::Dead {
             self.state.set(LinkState::Draining);

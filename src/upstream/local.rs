@@ -139,30 +139,6 @@ impl Local {
         Arc::clone(&kept.1)
     }
 
-    /// Writes to a lane in mid-turn where there is enough to write, if the generation is still its own.
-    #[inline]
-    pub fn write_early(&self, lane: &Link) {
-        if lane.is_early() {
-            self.write(lane);
-        }
-    }
-
-    /// Writes what has been pushed, if the generation is still the connection's own.
-    pub(super) fn write(&self, link: &Link) {
-        if link.generation == self.shared.generation() {
-            link.write();
-        }
-    }
-
-    /// Passes on a part of a streamed request, at once if the generation is still the connection's own.
-    pub fn pass(&self, link: &Link, bytes: &[u8]) {
-        if link.generation == self.shared.generation() {
-            link.pass(bytes);
-        } else {
-            link.push_bytes(bytes);
-        }
-    }
-
     /// Waits on the worker's bell: generation and mode changes reach the sessions that wait for them.
     pub async fn listen(self: Rc<Self>) {
         loop {
@@ -308,7 +284,8 @@ impl Local {
     fn dial(self: &Rc<Self>, key: &LinkKey, kind: LinkKind) -> Rc<Link> {
         let id = self.next_link_id.get();
         self.next_link_id.set(id + 1);
-        let link = Rc::new(Link::new(id, key.clone(), self.generation(), kind));
+        let counter = self.shared.generation_counter();
+        let link = Rc::new(Link::new(id, key.clone(), self.generation(), counter, kind));
         self.links.borrow_mut().push(Rc::clone(&link));
         tokio::task::spawn_local(driver::drive(Rc::clone(&link), Rc::clone(self)));
         link

@@ -222,6 +222,9 @@ fn is_old(at: Instant, now: Instant) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::link::LinkKind;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
+
     use super::super::settings::Identity;
     use super::*;
     use crate::resp::Protocol;
@@ -235,7 +238,13 @@ mod tests {
     }
 
     fn link(db: u32) -> Rc<Link> {
-        Rc::new(Link::new(2, key(db), 2, LinkKind::Dedicated))
+        Rc::new(Link::new(
+            2,
+            key(db),
+            2,
+            Arc::new(AtomicU64::new(2)),
+            LinkKind::Dedicated,
+        ))
     }
 
     fn pool() -> (Pool, Instant) {

@@ -225,6 +225,10 @@ impl Shared {
         self.ring();
     }
 
+    pub(super) fn generation_counter(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.generation)
+    }
+
     /// Lets every worker look at generation and mode.
     pub fn ring(&self) {
         for worker in &self.workers {
