@@ -10,7 +10,7 @@ mod table;
 pub use keys::{for_each_key, sort_destination};
 pub use learned::{Entry, Learned, LearnedCommand};
 pub use lookup::{by_name, is_container, lookup};
-pub use placement::{InFlight, Placement, blocks, in_flight, placement};
+pub use placement::{Blocks, InFlight, Placement, blocks, in_flight, placement};
 pub use refused::refused;
 pub use table::{Name, TABLE};
 

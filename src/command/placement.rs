@@ -73,7 +73,7 @@ pub fn placement(spec: Option<&'static Spec>, request: &Request<'_>) -> Placemen
     };
     match FACTS[spec.id as usize].route {
         Route::To(placement) => placement,
-        Route::DedicatedIfBlocking if blocks(request) => Placement::Dedicated,
+        Route::DedicatedIfBlocking if blocks(request) != Blocks::No => Placement::Dedicated,
         Route::DedicatedIfBlocking => Placement::Lane,
     }
 }
@@ -97,13 +97,24 @@ pub fn in_flight(spec: Option<&'static Spec>, request: &Request<'_>) -> InFlight
     if is_write { InFlight::Write } else { InFlight::Read }
 }
 
-/// Whether an XREAD or XREADGROUP asks to block; so does, to be safe, one whose options are not understood.
+/// Whether an XREAD or XREADGROUP asks to block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocks {
+    No,
+    /// The argument with the time is there.
+    For(usize),
+    /// Its options are not understood: to be safe, it may.
+    Perhaps,
+}
+
 #[must_use]
-pub fn blocks(request: &Request<'_>) -> bool {
+pub fn blocks(request: &Request<'_>) -> Blocks {
     let mut at = 1;
     while let Some(word) = request.get(at) {
         at += if word.eq_ignore_ascii_case(b"STREAMS") {
-            return false;
+            return Blocks::No;
+        } else if word.eq_ignore_ascii_case(b"BLOCK") {
+            return Blocks::For(at + 1);
         } else if word.eq_ignore_ascii_case(b"GROUP") {
             3
         } else if word.eq_ignore_ascii_case(b"COUNT") {
@@ -111,10 +122,10 @@ pub fn blocks(request: &Request<'_>) -> bool {
         } else if word.eq_ignore_ascii_case(b"NOACK") {
             1
         } else {
-            return true;
+            return Blocks::Perhaps;
         };
     }
-    false
+    Blocks::No
 }
 
 macro_rules! by_name {

@@ -261,7 +261,10 @@ impl Run<'_> {
         self.show_halted(why);
         // Woken early by whoever changed something.
         drop(timeout(HALT, self.replay.controls.changed()).await);
-        self.url.ping().await
+        let asked_at = std::time::Instant::now();
+        self.url.ping().await?;
+        self.replay.shared.set_answered(asked_at);
+        Ok(())
     }
 
     pub(super) fn show_halted(&mut self, why: String) {

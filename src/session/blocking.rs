@@ -3,24 +3,25 @@
 use std::time::{Duration, Instant};
 
 use super::task::Task;
-use super::{Blocking, Loss, RetryReason, Session};
+use super::{Blocking, Loss, Progress, RetryReason, Session, command_name};
 use crate::command::{self, Name};
+use crate::command::{Blocks, blocks};
 use crate::resp::Request;
 use crate::resp::request::OwnedRequest;
-use crate::upstream::link::{Link, LinkState};
+use crate::resp::scan::{Scan, Scanner};
 use crate::upstream::stats;
+
+/// How long a blocking command that may wait for ever is waited for before it is looked at again whether anybody is there.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 impl Task {
     /// A blocking command has been sent: nothing is sent behind it.
-    pub(super) fn note_blocking(&self, seq: u64, link: &Link) {
-        let local = &self.session.local;
-        let since = Instant::now();
-        let sent_by = match link.state() {
-            LinkState::Up => since,
-            LinkState::Dialling | LinkState::Draining | LinkState::Dead => since + local.shared.target.timeouts.connect,
-        };
-        local.has_blocked(sent_by);
-        self.session.blocking.set(Some(Blocking { seq, since, sent_by }));
+    pub(super) fn note_blocking(&self, seq: u64) {
+        self.session.blocking.set(Some(Blocking {
+            seq,
+            since: Instant::now(),
+            progress: Progress::Routed,
+        }));
     }
 
     /// Whether what took one connection may have taken all of them, and the breaker has not decided. A blocking command that is sent to one
@@ -46,6 +47,59 @@ impl Session {
         self.end();
     }
 
+    /// The connection has been written to.
+    pub(super) fn blocking_left(&self) {
+        if let Some(blocking) = self.blocking.get() {
+            let now = Instant::now();
+            self.local.has_blocked(now);
+            self.blocking.set(Some(Blocking {
+                progress: Progress::Sent { at: now },
+                ..blocking
+            }));
+        }
+    }
+
+    /// Nothing will tell what Redis did with it: its connection was given up.
+    pub(super) fn blocking_given_up(&self, seq: u64) {
+        if let Some(blocking) = self.blocking.get()
+            && blocking.seq == seq
+        {
+            self.blocking.set(Some(Blocking {
+                progress: Progress::GivenUp,
+                ..blocking
+            }));
+        }
+    }
+
+    /// How much longer a reply to the blocking command is waited for on a connection that is written to no more: until its own timeout, and as
+    /// long again as a reply may take on its way; no longer than [`LOOK_AGAIN`] at once. Nothing where it is none, or over. WAIT is about the
+    /// writes on that very connection.
+    pub(super) fn blocking_for(&self, seq: u64, request: &[u8]) -> Option<Duration> {
+        let blocking = self.blocking.get().filter(|blocking| blocking.seq == seq)?;
+        if self.dead.get() || matches!(command_name(request).as_str(), "WAIT" | "WAITAOF") {
+            return None;
+        }
+        let mut scanner = Scanner::default();
+        let Ok(Scan::Request { len }) = scanner.scan(request, &self.settings.limits.request) else {
+            return None;
+        };
+        let (_, unit_s, timeout) = timeout_of(&Request::new(request.get(..len)?, scanner.spans()))?;
+        if timeout <= 0.0 {
+            return Some(LOOK_AGAIN);
+        }
+        let timeout = Duration::try_from_secs_f64(timeout * unit_s).unwrap_or(LOOK_AGAIN);
+        let until = timeout.saturating_add(self.local.shared.target.hold_timeout);
+        let left = until.saturating_sub(blocking.since.elapsed()).min(LOOK_AGAIN);
+        (!left.is_zero()).then_some(left)
+    }
+
+    pub(super) fn is_blocking_proven(&self, blocking: Blocking) -> bool {
+        match blocking.progress {
+            Progress::Sent { at } => self.local.is_proven(at),
+            Progress::Routed | Progress::GivenUp => false,
+        }
+    }
+
     pub(super) fn goes_on_waiting(&self, blocking: Blocking) -> RetryReason {
         RetryReason::Waiting {
             since: blocking.since,
@@ -57,22 +111,28 @@ impl Session {
     }
 }
 
-/// The request with its timeout less what it has waited; nothing where it waits for ever, or its timeout cannot be told.
-pub(super) fn shortened(request: &Request<'_>, waited: Duration) -> Option<OwnedRequest> {
+/// Where the timeout of a blocking command stands, the unit of it in seconds, and its value; nothing where it cannot be told.
+fn timeout_of(request: &Request<'_>) -> Option<(usize, f64, f64)> {
     let name = command::lookup(request)?.id;
     let (at, unit_s) = match name {
         Name::Blpop | Name::Brpop | Name::Blmove | Name::Brpoplpush | Name::Bzpopmin | Name::Bzpopmax => {
             (request.len() - 1, 1.0)
         }
         Name::Blmpop | Name::Bzmpop => (1, 1.0),
-        Name::Xread | Name::Xreadgroup => {
-            let word = (1..request.len()).find(|at| request.arg(*at).eq_ignore_ascii_case(b"BLOCK"))?;
-            (word + 1, 0.001)
-        }
+        Name::Xread | Name::Xreadgroup => match blocks(request) {
+            Blocks::For(at) => (at, 0.001),
+            Blocks::No | Blocks::Perhaps => return None,
+        },
         Name::Wait | Name::Waitaof => (request.len() - 1, 0.001),
         _ => return None,
     };
-    let timeout: f64 = std::str::from_utf8(request.arg(at)).ok()?.parse().ok()?;
+    let timeout: f64 = std::str::from_utf8(request.get(at)?).ok()?.parse().ok()?;
+    Some((at, unit_s, timeout))
+}
+
+/// The request with its timeout less what it has waited; nothing where it waits for ever, or its timeout cannot be told.
+pub(super) fn shortened(request: &Request<'_>, waited: Duration) -> Option<OwnedRequest> {
+    let (at, unit_s, timeout) = timeout_of(request)?;
     if timeout <= 0.0 {
         return None;
     }
@@ -118,6 +178,13 @@ mod tests {
             1000,
             Some("XREAD COUNT 1 BLOCK 2000 STREAMS s $"),
         );
+        check(
+            "XREADGROUP GROUP block 12000 BLOCK 3000 STREAMS s >",
+            1000,
+            Some("XREADGROUP GROUP block 12000 BLOCK 2000 STREAMS s >"),
+        );
+        check("XREADGROUP GROUP block 12000 BLOCK 0 STREAMS s >", 1000, None);
+        check("XREAD BLOCK", 1000, None);
         check("GET a", 1000, None);
         check("BLPOP a x", 1000, None);
     }

@@ -251,7 +251,7 @@ impl Task {
             None => self.send(&link, ask, class, watched),
         };
         if blocking {
-            self.note_blocking(seq, &link);
+            self.note_blocking(seq);
         }
         if placement == Placement::Script {
             self.note_script(ask, seq);

@@ -98,8 +98,8 @@ enum RetryReason {
     Lost,
     /// A blocking command whose connection died while Redis had nothing for it: it goes on waiting.
     Waiting { since: Instant, lost: Loss },
-    /// It drew LOADING or its like: to be answered as when down.
-    NotExecuted,
+    /// It drew LOADING or its like: to be answered as when down. A blocking command may have waited before.
+    NotExecuted { waited_since: Option<Instant> },
     /// A read that may not be sent again: to be answered neutrally.
     Neutral,
     /// A write that was lost without its reply, and that a rule journals where that was the breaker's doing.
@@ -142,8 +142,17 @@ enum Change {
 struct Blocking {
     seq: u64,
     since: Instant,
-    /// When it was on its way at the latest: its connection may have had to be dialled.
-    sent_by: Instant,
+    progress: Progress,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// On its connection's buffer.
+    Routed,
+    /// On its way.
+    Sent { at: Instant },
+    /// Its connection was ended while it might have been executed yet.
+    GivenUp,
 }
 
 /// The part of a session that others hold: connections that bring its replies, the journal that acknowledges its writes.

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::output::{PASSED_BYTES_MIN, Withdrawn};
 use super::subscriptions::Heard;
-use super::{Blocking, RetryReason, Session, command_name};
+use super::{RetryReason, Session, command_name};
 use crate::upstream::again;
 use crate::upstream::burst::{Burst, Offer, Sender};
 use crate::upstream::link::{Fate, Flush, InFlight, LinkKind, Piece, Recipient};
@@ -128,7 +128,9 @@ impl Recipient for Session {
     }
 
     fn not_executed(&self, seq: u64, request: &[u8], class: InFlight) {
-        self.retry(seq, request, class, RetryReason::NotExecuted);
+        let blocking = self.blocking.get().filter(|blocking| blocking.seq == seq);
+        let waited_since = blocking.map(|blocking| blocking.since);
+        self.retry(seq, request, class, RetryReason::NotExecuted { waited_since });
     }
 
     fn taken_back(&self, seq: u64, request: &[u8], class: InFlight) {
@@ -169,7 +171,7 @@ impl Recipient for Session {
             Fate::Again | Fate::Neutral if let Some(blocking) = blocking => {
                 // XREAD. That Redis had nothing for it was no attempt; else it has one more.
                 let class = match fate {
-                    _ if self.local.is_proven(blocking.sent_by) => InFlight::Read,
+                    _ if self.is_blocking_proven(blocking) => InFlight::Read,
                     Fate::Again => again(class),
                     Fate::Neutral | Fate::Uncertain => {
                         self.end_uncertain();
@@ -191,7 +193,7 @@ impl Recipient for Session {
                     Some(blocking)
                         if withdrawn == Withdrawn::Nothing
                             && !matches!(command_name(request).as_str(), "WAIT" | "WAITAOF")
-                            && self.local.is_proven(blocking.sent_by) =>
+                            && self.is_blocking_proven(blocking) =>
                     {
                         self.retry(seq, request, class, self.goes_on_waiting(blocking));
                         return;
@@ -231,11 +233,15 @@ impl Recipient for Session {
     }
 
     fn left(&self) {
-        if let Some(blocking) = self.blocking.get() {
-            let sent_by = blocking.sent_by.max(Instant::now());
-            self.local.has_blocked(sent_by);
-            self.blocking.set(Some(Blocking { sent_by, ..blocking }));
-        }
+        self.blocking_left();
+    }
+
+    fn waits(&self, seq: u64, request: &[u8]) -> Option<Duration> {
+        self.blocking_for(seq, request)
+    }
+
+    fn given_up(&self, seq: u64) {
+        self.blocking_given_up(seq);
     }
 
     fn has_room(&self, kind: LinkKind, waker: &Waker) -> bool {

@@ -205,7 +205,7 @@ impl Task {
                 self.refuse(&ask)
             }
             // The breaker is about to open; should it not, the command is answered as when down all the same.
-            RetryReason::NotExecuted if self.is_forwarding() => {
+            RetryReason::NotExecuted { .. } if self.is_forwarding() => {
                 let limit = self.session.local.shared.target.hold_timeout;
                 if self.held_until(limit) > tokio::time::Instant::now() {
                     return Routed::Park;
@@ -214,7 +214,7 @@ impl Task {
                 self.refuse(&ask)
             }
             // A later write of this session was executed: behind it, this one would overwrite it.
-            RetryReason::NotExecuted
+            RetryReason::NotExecuted { .. }
                 if retry.class == InFlight::Write
                     && self
                         .session
@@ -224,9 +224,11 @@ impl Task {
             {
                 self.refuse(&ask)
             }
-            RetryReason::NotSent | RetryReason::Lost | RetryReason::Waiting { .. } | RetryReason::NotExecuted => {
+            RetryReason::NotExecuted { waited_since } => {
+                waited_since.into_iter().for_each(|since| self.held_since(since));
                 self.not_closed(&ask)
             }
+            RetryReason::NotSent | RetryReason::Lost | RetryReason::Waiting { .. } => self.not_closed(&ask),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Scripts that a session gives to the upstream: noted when they are sent, kept when it has taken them.
 
+use std::time::Instant;
+
 use super::Session;
 use super::route::Ask;
 use super::task::Task;
@@ -30,8 +32,11 @@ impl Task {
             Some(Name::ScriptFlush) => None,
             Some(_) | None => return,
         };
-        if text.is_some_and(|text| self.session.local.shared.scripts.has(text)) {
-            return;
+        let scripts = &self.session.local.shared.scripts;
+        match text {
+            Some(text) if scripts.has(text, Instant::now()) => return,
+            Some(_) => {}
+            None => scripts.flush_sent(Instant::now()),
         }
         let mut noted = self.session.scripts_noted.borrow_mut();
         // One that came back is sent again.
@@ -73,11 +78,14 @@ impl Session {
 
 /// Whether the upstream has the script that it answered so: it may end with an error and be known all the same.
 fn is_taken(reply: &[u8]) -> bool {
-    const REFUSALS: [&[u8]; 5] = [
+    const REFUSALS: [&[u8]; 7] = [
         b"-NOPERM",
         b"-NOAUTH",
         b"-ERR wrong number of arguments",
         b"-ERR Error compiling script",
+        // Shebang options, flags and engines that it does not know.
+        b"-ERR Un",
+        b"-BUSY",
         // What a transaction is answered with that was refused.
         b"-EXECABORT",
     ];
@@ -104,6 +112,8 @@ mod tests {
             "-NOAUTH Authentication required.\r\n",
             "-ERR wrong number of arguments for 'eval' command\r\n",
             "-ERR Error compiling script (new function): user_script:1: '=' expected\r\n",
+            "-ERR Unknown lua shebang option: a\r\n",
+            "-BUSY Redis is busy running a script.\r\n",
         ] {
             assert!(!is_taken(reply.as_bytes()), "{reply}");
         }

@@ -106,9 +106,11 @@ impl Task {
             Transaction::Upstream => true,
             Transaction::Here(_) | Transaction::Cut => return Head::Gathered,
         };
-        // The session has to know all of what is said of itself and of scripts, and what answers it in subscribed mode is no reply.
-        let is_to_be_known =
-            ask.placement() == Placement::Session || matches!(ask.name(), Some(Name::Client | Name::Script));
+        // The session has to know all of what is said of itself and of scripts, and what blocks, which may outlive its connection; and what
+        // answers it in subscribed mode is no reply.
+        let is_to_be_known = ask.placement() == Placement::Session
+            || matches!(ask.name(), Some(Name::Client | Name::Script))
+            || ask.is_blocking();
         if !self.is_forwarding() || is_to_be_known || self.is_subscribed_mode() {
             return Head::Gathered;
         }

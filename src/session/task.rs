@@ -372,7 +372,9 @@ impl Task {
     /// A request has been waiting elsewhere before.
     pub(super) fn held_since(&mut self, since: std::time::Instant) {
         let since = Instant::from_std(since);
-        self.held.get_or_insert(Held { since, sleep: None });
+        if self.held.as_ref().is_none_or(|held| held.since > since) {
+            self.held = Some(Held { since, sleep: None });
+        }
     }
 
     /// How long the request has been waiting.
@@ -449,7 +451,9 @@ impl Task {
     /// The upstream has said itself that it is not to be used.
     fn has_unexecuted(&self) -> bool {
         let retries = self.session.retries.borrow();
-        retries.iter().any(|retry| retry.reason == RetryReason::NotExecuted)
+        retries
+            .iter()
+            .any(|retry| matches!(retry.reason, RetryReason::NotExecuted { .. }))
     }
 
     /// The dedicated connection ended on its own: what was begun on it is over.

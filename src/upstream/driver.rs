@@ -16,7 +16,7 @@ use super::leaving::Leaving;
 use super::link::{Fate, Flush, Link, LinkKind, LinkState, Piece, Slot};
 use super::local::Local;
 use super::opening::{open, wake_watchers};
-use super::shared::Sign;
+use super::shared::{Mode, Sign};
 use super::speaker::{Speaker, speaker};
 use super::stall::Stall;
 use super::stats;
@@ -33,6 +33,11 @@ const INPUT_KEPT_BYTES: usize = 4 << 10;
 /// Replay may begin so long after a trip, also without a proof of this connection's end: what it still has to send must not get there after
 /// that, however long commands may wait.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+/// A lone blocking command has nothing to send, and a frozen Redis that wakes may serve it: its connection stays open until its own timeout is over
+/// or the fence ends it, and is half-closed only when Redis serves others again, as often looked at. A Redis that reads the end of file drops what
+/// it has not written.
+const WAITING_LOOK: Duration = Duration::from_millis(200);
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -106,10 +111,17 @@ impl Driver {
             Decision::Write => self.write(cx),
             Decision::Gather => self.let_others_run(cx),
         }
-        if let Some(limit) = &mut self.draining
+        while let Some(limit) = &mut self.draining
             && limit.as_mut().poll(cx).is_ready()
         {
-            return Poll::Ready(End::DrainedTooLong);
+            let Some(wait) = self.link.waits_for_reply() else {
+                return Poll::Ready(End::DrainedTooLong);
+            };
+            match self.local.shared.mode() {
+                Mode::Starting | Mode::Down | Mode::Probing => {}
+                Mode::Healthy | Mode::CatchingUp | Mode::Halted => self.writer.shutdown(),
+            }
+            self.draining = Some(Box::pin(sleep(wait.min(WAITING_LOOK))));
         }
         self.read(cx)
     }
@@ -136,7 +148,9 @@ impl Driver {
         self.local.look();
         if self.link.state.get() == LinkState::Draining {
             if self.draining.is_none() {
-                self.writer.shutdown();
+                if self.link.waits_for_reply().is_none() {
+                    self.writer.shutdown();
+                }
                 self.draining = Some(Box::pin(sleep(self.local.shared.target.hold_timeout.min(DRAIN_MAX))));
             }
             return;
@@ -367,6 +381,9 @@ impl Driver {
     fn finish(self, end: End, ticket: Ticket) {
         let was = self.link.state.replace(LinkState::Dead);
         let slots = self.link.slots.take();
+        if matches!(end, End::DrainedTooLong) {
+            slots.iter().for_each(|slot| slot.recipient.given_up(slot.seq));
+        }
         match end {
             End::ClosedByPeer => self.local.shared.connections.closed(ticket),
             // Stays on the file until the fence has another proof; a plain close would go on sending what was not acknowledged.

@@ -1,7 +1,8 @@
-//! How requests on dedicated connections leave: those of a turn together, where there are several.
+//! How requests on dedicated connections leave: those of a turn together, where there are several. And who is waited for when they have left.
 
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::burst::{Burst, Offer, Sender};
 use super::link::{Link, LinkKind};
@@ -34,6 +35,15 @@ impl Link {
             && self.may_be_written()
             && self.slots.borrow().front().is_some_and(|slot| slot.len > 0)
             && self.out.borrow().for_burst().is_some()
+    }
+
+    /// How much longer the only request's reply is waited for, with nothing left to send: see [`super::link::Recipient::waits`].
+    pub(super) fn waits_for_reply(&self) -> Option<Duration> {
+        let (slots, out) = (self.slots.borrow(), self.out.borrow());
+        match (slots.front(), slots.len()) {
+            (Some(slot), 1) if slot.len > 0 && out.is_sent(slot) => slot.recipient.waits(slot.seq, out.request(slot)),
+            _ => None,
+        }
     }
 
     /// What is left is the driver's to write, or to take back.

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
+use std::time::Duration;
 
 use super::burst::Sender;
 pub use super::in_flight::{InFlight, again};
@@ -78,6 +79,12 @@ pub trait Recipient: Sender {
     fn retired(&self) {}
     /// What it had for its dedicated connection has left, or some of it.
     fn left(&self) {}
+    /// How much longer the reply is waited for, though the connection is written to no more: the command blocks by its own will.
+    fn waits(&self, _seq: u64, _request: &[u8]) -> Option<Duration> {
+        None
+    }
+    /// The connection is about to be ended while the upstream may yet execute the request.
+    fn given_up(&self, _seq: u64) {}
     /// Whether more replies may be read for it; if not, the waker is woken when that may have changed.
     fn has_room(&self, kind: LinkKind, waker: &Waker) -> bool;
     /// It has not read for too long: it is closed, for others wait behind it.

@@ -35,7 +35,7 @@ pub struct Local {
     confirm: Box<dyn Fn(u64)>,
     dial_not_before: Cell<Option<Instant>>,
     /// When the newest blocking command was sent that is not proven executed yet.
-    pub(super) blocked_at: Cell<Option<Instant>>,
+    pub(super) blocked: Cell<Option<(Instant, Instant)>>,
     /// Somebody waits for any proof.
     pub(super) proof_awaited: Cell<bool>,
     /// A PING for that is unanswered.
@@ -76,7 +76,7 @@ impl Local {
             waiters: RefCell::default(),
             confirm,
             dial_not_before: Cell::new(None),
-            blocked_at: Cell::new(None),
+            blocked: Cell::new(None),
             proof_awaited: Cell::new(false),
             is_proving: Cell::new(false),
             stopping: Cell::new(false),

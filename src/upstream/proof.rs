@@ -18,12 +18,13 @@ use super::own_request::{Outcome, OwnRequest};
 const ON_ITS_WAY: Duration = Duration::from_millis(10);
 
 impl Local {
-    /// A blocking command is sent, at the latest at `instant`.
+    /// A blocking command was sent at `instant`.
     pub fn has_blocked(&self, instant: Instant) {
-        self.blocked_at.set(Some(instant));
+        let oldest = self.blocked.get().map_or(instant, |(oldest, _)| oldest);
+        self.blocked.set(Some((oldest, instant)));
     }
 
-    /// Whether a blocking command sent at `instant` at the latest has been executed.
+    /// Whether a blocking command sent at `instant` has been executed.
     #[must_use]
     pub fn is_proven(&self, instant: Instant) -> bool {
         self.shared.answered_after(instant + ON_ITS_WAY)
@@ -34,25 +35,31 @@ impl Local {
         self.proof_awaited.set(true);
     }
 
-    /// Proves the newest blocking command executed, and those before it. To be called often.
+    /// Proves blocking commands executed that were sent a little before. To be called often.
     pub fn prove_blocked(self: &Rc<Self>) {
         let is_awaited = self.proof_awaited.take();
         if is_awaited {
             // The health owner may have had an answer.
             self.wake_waiters();
         }
-        let is_due = self.blocked_at.get().is_some_and(|at| at.elapsed() >= ON_ITS_WAY);
+        let is_due = self
+            .blocked
+            .get()
+            .is_some_and(|(oldest, _)| oldest.elapsed() >= ON_ITS_WAY);
         if !is_due && (!is_awaited || self.is_proving.get()) {
             return;
         }
         let Some(beside) = self.pool.borrow_mut().take_up(|_| true) else {
             return;
         };
-        if is_due {
-            self.blocked_at.set(None);
-        }
         self.is_proving.set(true);
         let sent_at = Instant::now();
+        if is_due {
+            let newest = self.blocked.get().map(|(_, newest)| newest);
+            // Those are for the next one.
+            let unproven = newest.filter(|newest| *newest + ON_ITS_WAY >= sent_at);
+            self.blocked.set(unproven.map(|newest| (newest, newest)));
+        }
         let local = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let is_answered = local.ping_on(beside).await;

@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::dial::command;
 use super::small_file;
@@ -18,6 +19,8 @@ use crate::resp::scan::{Limits, Scan, Scanner};
 /// At most so many are kept: an application has few, and one that makes them up is not to fill memory.
 const SCRIPTS_MAX: usize = 512;
 const BYTES_MAX: usize = 4 << 20;
+/// By then SCRIPT FLUSH is answered or lost.
+const FLUSH_MAX: Duration = Duration::from_secs(60);
 /// What stands around a script's text.
 const LOAD_BYTES_MAX: usize = 64;
 
@@ -31,6 +34,7 @@ pub struct Scripts {
 struct Kept {
     texts: HashMap<Vec<u8>, Given>,
     bytes: usize,
+    flushed_until: Option<Instant>,
     log: Option<Log>,
 }
 
@@ -64,10 +68,21 @@ impl Scripts {
         }
     }
 
-    /// Whether this one need not be kept any more: it is.
+    /// SCRIPT FLUSH is on its way: what is given behind it is not known any more, though it is kept.
+    pub fn flush_sent(&self, now: Instant) {
+        self.lock().flushed_until = Some(now + FLUSH_MAX);
+    }
+
+    /// Whether this one need not be kept any more: it is, or it is too large.
     #[must_use]
-    pub fn has(&self, text: &[u8]) -> bool {
+    pub fn has(&self, text: &[u8], now: Instant) -> bool {
         let mut kept = self.lock();
+        if text.len() > BYTES_MAX {
+            return true;
+        }
+        if kept.flushed_until.is_some_and(|until| now < until) {
+            return false;
+        }
         let given = kept.texts.get_mut(text);
         given.map(|given| *given = Given::Now).is_some()
     }
@@ -75,7 +90,7 @@ impl Scripts {
     /// Keeps the text of a script that the upstream has taken, while there is room.
     pub fn keep(&self, text: &[u8]) {
         let mut kept = self.lock();
-        if kept.texts.contains_key(text) {
+        if text.len() > BYTES_MAX || kept.texts.contains_key(text) {
             return;
         }
         if kept.has_room_for(text) {
@@ -150,7 +165,8 @@ impl Log {
             end += len;
         }
         if end < bytes.len() {
-            small_file::replace(path, bytes.get(..end).unwrap_or_default())?;
+            // Needs no room on the disk.
+            open(path)?.set_len(end as u64)?;
         }
         Ok(Self {
             path: path.to_owned(),
@@ -263,6 +279,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_given_behind_a_flush_on_its_way_is_to_be_kept_again() {
+        let scripts = Scripts::default();
+        let now = Instant::now();
+        scripts.keep(b"return 1");
+        assert!(scripts.has(b"return 1", now));
+        scripts.flush_sent(now);
+        assert!(!scripts.has(b"return 1", now));
+        scripts.forget();
+        scripts.keep(b"return 1");
+        assert_eq!(scripts.loads().1, 1);
+        assert!(scripts.has(b"return 1", now + FLUSH_MAX));
+    }
+
+    #[test]
+    fn a_script_that_is_too_large_takes_nothing_from_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("scripts");
+        recalled(&path).keep(b"return 1");
+        let scripts = recalled(&path);
+        let large = vec![b' '; BYTES_MAX + 1];
+        assert!(scripts.has(&large, Instant::now()), "nothing is noted of it");
+        scripts.keep(&large);
+        assert_eq!(scripts.loads().1, 1);
+    }
+
+    #[test]
     fn what_an_earlier_process_was_given_makes_room_for_what_is_new() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("scripts");
@@ -273,11 +315,11 @@ mod tests {
         scripts.keep(b"return 'no room'");
         let scripts = recalled(&path);
         assert_eq!(scripts.loads().1, SCRIPTS_MAX);
-        assert!(scripts.has(b"return 7") && !scripts.has(b"return 'no room'"));
+        assert!(scripts.has(b"return 7", Instant::now()) && !scripts.has(b"return 'no room'", Instant::now()));
         scripts.keep(b"return 'new'");
         let scripts = recalled(&path);
         assert_eq!(scripts.loads().1, 2);
-        assert!(scripts.has(b"return 7") && scripts.has(b"return 'new'"));
+        assert!(scripts.has(b"return 7", Instant::now()) && scripts.has(b"return 'new'", Instant::now()));
     }
 
     #[test]
