@@ -80,6 +80,29 @@ pub(super) async fn drive(link: Rc<Link>, local: Rc<Local>) {
     link.owner.take();
 }
 
+/// Nothing is written any more.
+struct Draining {
+    phase: DrainPhase,
+    limit: Pin<Box<Sleep>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DrainPhase {
+    /// Half-closed, and read until the end comes from the other side.
+    Closing,
+    /// Open, for a lone blocking command.
+    Waiting,
+}
+
+impl Draining {
+    fn wait(wait: Duration) -> Self {
+        Self {
+            phase: DrainPhase::Waiting,
+            limit: Box::pin(sleep(wait.min(WAITING_LOOK))),
+        }
+    }
+}
+
 struct Driver {
     link: Rc<Link>,
     local: Rc<Local>,
@@ -92,7 +115,7 @@ struct Driver {
     input: Vec<u8>,
     /// Who is to be flushed at the end of this turn.
     flushes: Vec<Rc<dyn Sender>>,
-    draining: Option<Pin<Box<Sleep>>>,
+    draining: Option<Draining>,
     /// A lane waits, or has waited, for a client that does not read.
     stall: Option<Stall>,
     gather: Gather,
@@ -111,19 +134,29 @@ impl Driver {
             Decision::Write => self.write(cx),
             Decision::Gather => self.let_others_run(cx),
         }
-        while let Some(limit) = &mut self.draining
-            && limit.as_mut().poll(cx).is_ready()
+        while let Some(draining) = &mut self.draining
+            && draining.limit.as_mut().poll(cx).is_ready()
         {
+            if draining.phase == DrainPhase::Closing {
+                return Poll::Ready(End::DrainedTooLong);
+            }
             let Some(wait) = self.link.waits_for_reply() else {
                 return Poll::Ready(End::DrainedTooLong);
             };
-            match self.local.shared.mode() {
-                Mode::Starting | Mode::Down | Mode::Probing => {}
-                Mode::Healthy | Mode::CatchingUp | Mode::Halted => self.writer.shutdown(),
-            }
-            self.draining = Some(Box::pin(sleep(wait.min(WAITING_LOOK))));
+            self.draining = Some(match self.local.shared.mode() {
+                Mode::Starting | Mode::Down | Mode::Probing => Draining::wait(wait),
+                Mode::Healthy | Mode::CatchingUp | Mode::Halted => self.close(),
+            });
         }
         self.read(cx)
+    }
+
+    fn close(&self) -> Draining {
+        self.writer.shutdown();
+        Draining {
+            phase: DrainPhase::Closing,
+            limit: Box::pin(sleep(self.local.shared.target.hold_timeout.min(DRAIN_MAX))),
+        }
     }
 
     fn decide(&mut self) -> Decision {
@@ -148,10 +181,10 @@ impl Driver {
         self.local.look();
         if self.link.state.get() == LinkState::Draining {
             if self.draining.is_none() {
-                if self.link.waits_for_reply().is_none() {
-                    self.writer.shutdown();
-                }
-                self.draining = Some(Box::pin(sleep(self.local.shared.target.hold_timeout.min(DRAIN_MAX))));
+                self.draining = Some(match self.link.waits_for_reply() {
+                    Some(wait) => Draining::wait(wait),
+                    None => self.close(),
+                });
             }
             return;
         }

@@ -143,12 +143,69 @@ fn a_pop_that_was_blocked_upstream_goes_on_waiting_through_the_outage() {
 
 #[test]
 fn a_pop_that_redis_may_have_executed_ends_with_its_connection() {
-    let redis = RedisServer::start(Durability::AppendOnly);
+    let mut redis = RedisServer::start(Durability::AppendOnly);
     let proxy = Tideover::healthy(&redis);
     let mut waiter = proxy.client();
     check(&mut waiter, "BLPOP q 0.01", b"*-1\r\n");
     redis.stop();
     waiter.send(&["BLPOP", "q", "0"]);
+    await_down(&proxy);
+    redis.kill();
+    assert_eq!(waiter.until_closed(), b"");
+}
+
+#[test]
+fn a_pop_with_a_timeout_ends_with_its_connection_where_redis_stays_frozen() {
+    let redis = RedisServer::start(Durability::AppendOnly);
+    let proxy = Tideover::healthy(&redis);
+    let mut waiter = proxy.client();
+    check(&mut waiter, "BLPOP q 0.01", b"*-1\r\n");
+    redis.stop();
+    waiter.send(&["BLPOP", "q", "4"]);
     assert_eq!(waiter.until_closed(), b"");
     redis.cont();
+}
+
+#[test]
+fn a_redis_that_was_frozen_gives_a_waiting_pop_its_element() {
+    let redis = RedisServer::start(Durability::AppendOnly);
+    let proxy = Tideover::healthy(&redis);
+    let (mut popper, mut mover) = (proxy.client(), proxy.client());
+    popper.send(&["BLPOP", "q", "0"]);
+    mover.send(&["BLMOVE", "from", "to", "LEFT", "RIGHT", "60"]);
+    let mut direct = redis.client();
+    support::wait_until(DEADLINE, "blocked clients", || {
+        String::from_utf8(direct.call(&["INFO", "clients"]))
+            .unwrap()
+            .contains("blocked_clients:2\r\n")
+    });
+    redis.stop();
+    direct.send(&["RPUSH", "q", "job"]);
+    let mut other = redis.client();
+    other.send(&["RPUSH", "from", "job"]);
+    await_down(&proxy);
+    redis.cont();
+    assert_eq!(array(&popper.reply()), ["q", "job"]);
+    assert_eq!(mover.reply(), b"$3\r\njob\r\n");
+    proxy.wait_for_recovery();
+    assert_eq!(
+        array(&proxy.client().call(&["LRANGE", "to", "0", "-1"])),
+        ["job"],
+        "moved once"
+    );
+}
+
+#[test]
+fn a_demotion_does_not_begin_the_timeout_of_a_pop_anew() {
+    const TIMEOUT: Duration = Duration::from_secs(4);
+    let redis = RedisServer::start(Durability::AppendOnly);
+    let proxy = Tideover::healthy(&redis);
+    let (mut waiter, mut direct) = (proxy.client(), redis.client());
+    let began = Instant::now();
+    waiter.send(&["BLPOP", "q", &TIMEOUT.as_secs().to_string()]);
+    support::wait_until(DEADLINE, "half of it", || began.elapsed() > TIMEOUT / 2);
+    direct.call(&["REPLICAOF", "127.0.0.1", "1"]);
+    assert_eq!(waiter.reply(), b"*-1\r\n");
+    let waited = began.elapsed();
+    assert!(waited >= TIMEOUT && waited < TIMEOUT * 3 / 2, "{waited:?}");
 }
