@@ -30,7 +30,7 @@ soak: redis
 	./tests/soak/many
 	./tests/soak/caught
 
-# ROUNDS, SECONDS_PER_RUN, TARGETS and WORKLOADS say how much; PLOT=benches/results.svg keeps the plot.
+# ROUNDS, SECONDS_PER_RUN, TARGETS and WORKLOADS say how much, LOAD_CPUS=0 where the load runs; PLOT=benches/results.svg keeps the plot.
 bench: redis peers
 	$(CARGO) build --release
 	./benches/bench
