@@ -128,7 +128,8 @@
 //!   else it may have been given something, and its client is closed, as by Redis. It is sent again once Redis has answered something that was asked
 //!   after the loss: what took its connection may have taken the spares.
 //! - The connection of a lone blocking command is not half-closed while Redis is silent: one that wakes serves the command first, and drops the reply
-//!   if it reads an end of file behind it. It ends with the command's own timeout, and its client with it, or when Redis serves others again.
+//!   if it reads an end of file behind it. It ends with the command's own timeout, or when Redis serves others again; and its client with it, for
+//!   nothing proves then that nothing was taken.
 //! - A script is kept for a Redis that forgets when its reply says that it was taken, not when it is asked for.
 //! - CLIENT TRACKING outlives an outage: the client is told to drop all it has cached when the connection is lost, and again once it is tracked
 //!   anew. MONITOR and tracking with REDIRECT (to an ID that is another one then) end with their connection, as at Redis.

@@ -49,7 +49,9 @@ impl Session {
 
     /// The connection has been written to.
     pub(super) fn blocking_left(&self) {
-        if let Some(blocking) = self.blocking.get() {
+        if let Some(blocking) = self.blocking.get()
+            && blocking.progress != Progress::GivenUp
+        {
             let now = Instant::now();
             self.local.has_blocked(now);
             self.blocking.set(Some(Blocking {
@@ -59,7 +61,7 @@ impl Session {
         }
     }
 
-    /// Nothing will tell what Redis did with it: its connection was given up.
+    /// Nothing but its reply will tell what Redis did with it.
     pub(super) fn blocking_given_up(&self, seq: u64) {
         if let Some(blocking) = self.blocking.get()
             && blocking.seq == seq

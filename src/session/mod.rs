@@ -106,6 +106,17 @@ enum RetryReason {
     Caught { since: Instant },
 }
 
+impl RetryReason {
+    /// Whether the request has waited elsewhere, on its own time.
+    fn has_waited(self) -> bool {
+        match self {
+            Self::Waiting { .. } => true,
+            Self::NotExecuted { waited_since } => waited_since.is_some(),
+            Self::NotSent | Self::Lost | Self::Neutral | Self::Caught { .. } => false,
+        }
+    }
+}
+
 /// A loss in flight: when it was noticed, and the generation then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Loss {
@@ -151,7 +162,7 @@ enum Progress {
     Routed,
     /// On its way.
     Sent { at: Instant },
-    /// Its connection was ended while it might have been executed yet.
+    /// Redis is silent: it may be executed yet, and its connection end before its reply.
     GivenUp,
 }
 

@@ -310,7 +310,7 @@ impl Task {
                 self.park(cx);
                 return;
             }
-            if self.session.blocking.get().is_some() || matches!(retry.reason, RetryReason::Waiting { .. }) {
+            if self.session.blocking.get().is_some() || retry.reason.has_waited() {
                 // It waits upstream now, or has waited enough. What stands behind it has a time of its own.
                 self.release();
             }

@@ -36,7 +36,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(2);
 
 /// A lone blocking command has nothing to send, and a frozen Redis that wakes may serve it: its connection stays open until its own timeout is over
 /// or the fence ends it, and is half-closed only when Redis serves others again, as often looked at. A Redis that reads the end of file drops what
-/// it has not written.
+/// it has not written. Until the first look, what ends it is taken for what made the breaker trip.
 const WAITING_LOOK: Duration = Duration::from_millis(200);
 
 /// Why a connection ended.
@@ -143,12 +143,19 @@ impl Driver {
             let Some(wait) = self.link.waits_for_reply() else {
                 return Poll::Ready(End::DrainedTooLong);
             };
+            // What ends it now is not what made the breaker trip: the command may be served meanwhile, and its reply dropped with the connection.
+            self.give_up();
             self.draining = Some(match self.local.shared.mode() {
                 Mode::Starting | Mode::Down | Mode::Probing => Draining::wait(wait),
                 Mode::Healthy | Mode::CatchingUp | Mode::Halted => self.close(),
             });
         }
         self.read(cx)
+    }
+
+    fn give_up(&self) {
+        let slots = self.link.slots.borrow();
+        slots.iter().for_each(|slot| slot.recipient.given_up(slot.seq));
     }
 
     fn close(&self) -> Draining {
@@ -413,10 +420,10 @@ impl Driver {
     /// Settles every request that is still on the connection.
     fn finish(self, end: End, ticket: Ticket) {
         let was = self.link.state.replace(LinkState::Dead);
-        let slots = self.link.slots.take();
         if matches!(end, End::DrainedTooLong) {
-            slots.iter().for_each(|slot| slot.recipient.given_up(slot.seq));
+            self.give_up();
         }
+        let slots = self.link.slots.take();
         match end {
             End::ClosedByPeer => self.local.shared.connections.closed(ticket),
             // Stays on the file until the fence has another proof; a plain close would go on sending what was not acknowledged.

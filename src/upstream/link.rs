@@ -83,7 +83,7 @@ pub trait Recipient: Sender {
     fn waits(&self, _seq: u64, _request: &[u8]) -> Option<Duration> {
         None
     }
-    /// The connection is about to be ended while the upstream may yet execute the request.
+    /// From now on nothing proves what the upstream did with the request, if its reply does not come.
     fn given_up(&self, _seq: u64) {}
     /// Whether more replies may be read for it; if not, the waker is woken when that may have changed.
     fn has_room(&self, kind: LinkKind, waker: &Waker) -> bool;
@@ -369,8 +369,12 @@ impl Link {
     pub(super) fn write(&self) {
         if self.may_be_written() {
             // What the socket does not take now is the driver's to write.
-            drop(self.out.borrow_mut().try_write());
-            self.tell_left();
+            let mut out = self.out.borrow_mut();
+            let sent = out.sent();
+            drop(out.try_write());
+            if out.sent() != sent {
+                self.tell_left();
+            }
         }
     }
 

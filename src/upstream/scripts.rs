@@ -90,7 +90,11 @@ impl Scripts {
     /// Keeps the text of a script that the upstream has taken, while there is room.
     pub fn keep(&self, text: &[u8]) {
         let mut kept = self.lock();
-        if text.len() > BYTES_MAX || kept.texts.contains_key(text) {
+        if text.len() > BYTES_MAX {
+            return;
+        }
+        if let Some(given) = kept.texts.get_mut(text) {
+            *given = Given::Now;
             return;
         }
         if kept.has_room_for(text) {
