@@ -3,7 +3,7 @@
 use super::*;
 
 /// Larger than what the sockets between two processes take.
-const REQUESTS: u64 = 2000;
+const REQUESTS: u64 = 6000;
 
 struct One {
     link: Rc<Link>,
