@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use support::relay::{Relay, Verdict};
 use support::{
     Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, await_down, bulk, command, error_text, shown,
-    wait_until,
+    wait_for_blocked, wait_until,
 };
 
 /// The health owner asks every second: by then it has asked, and was answered, after the command.
@@ -243,11 +243,7 @@ fn a_read_that_blocks_outlives_one_outage_after_the_other() {
         proxy.wait_for_recovery();
     }
     let mut direct = redis.client();
-    wait_until(DEADLINE, "it waits at Redis", || {
-        String::from_utf8(direct.call(&["INFO", "clients"]))
-            .unwrap()
-            .contains("blocked_clients:1\r\n")
-    });
+    wait_for_blocked(&mut direct, 1, DEADLINE);
     direct.call(&["XADD", "s", "1-1", "f", "v"]);
     assert_eq!(
         client.reply(),

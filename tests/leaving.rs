@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use support::pair::{Pair, assert_same};
 use support::{
     Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, await_down, bulk, command, error_text,
-    integer, shown, wait_until,
+    integer, shown, wait_for_blocked, wait_until,
 };
 
 /// How long a client that left may be counted as blocked; at Redis it is one turn of its event loop, here two hops more.
@@ -29,13 +29,6 @@ fn start() -> (RedisServer, Tideover, Client) {
     proxy.wait_for_mode("healthy", DEADLINE);
     let direct = redis.client();
     (redis, proxy, direct)
-}
-
-fn wait_for_blocked(direct: &mut Client, count: usize, deadline: Duration) {
-    wait_until(deadline, &format!("{count} blocked clients"), || {
-        let text = String::from_utf8(direct.call(&["INFO", "clients"])).unwrap();
-        text.contains(&format!("blocked_clients:{count}\r\n"))
-    });
 }
 
 /// `name=value` of each client that Redis sees.

@@ -153,10 +153,7 @@ fn blocking_commands_and_subscriptions_work_over_tls() {
     let mut blocked = proxy.client();
     blocked.send(&["BLPOP", "q", "0"]);
     let mut other = proxy.client();
-    support::wait_until(DEADLINE, "BLPOP waits", || {
-        let info = world.redis.client().call(&["INFO", "clients"]);
-        String::from_utf8_lossy(&info).contains("blocked_clients:1")
-    });
+    support::wait_for_blocked(&mut world.redis.client(), 1, DEADLINE);
     assert_eq!(other.call(&["RPUSH", "q", "x"]), b":1\r\n");
     assert_eq!(array(&blocked.reply()), ["q", "x"]);
     let mut subscriber = proxy.client();

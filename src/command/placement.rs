@@ -107,6 +107,7 @@ pub enum Blocks {
     Perhaps,
 }
 
+/// Looks at the options of an XREAD or XREADGROUP, not at names that look like them.
 #[must_use]
 pub fn blocks(request: &Request<'_>) -> Blocks {
     let mut at = 1;

@@ -4,15 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::task::Task;
 use super::{Blocking, Loss, Progress, RetryReason, Session, command_name};
-use crate::command::{self, Name};
-use crate::command::{Blocks, blocks};
+use crate::command::{self, Blocks, Name, blocks};
 use crate::resp::Request;
 use crate::resp::request::OwnedRequest;
-use crate::resp::scan::{Scan, Scanner};
+use crate::resp::scan::{Limits, Scan, Scanner};
 use crate::upstream::stats;
-
-/// How long a blocking command that may wait for ever is waited for before it is looked at again whether anybody is there.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 impl Task {
     /// A blocking command has been sent: nothing is sent behind it.
@@ -74,24 +70,23 @@ impl Session {
     }
 
     /// How much longer a reply to the blocking command is waited for on a connection that is written to no more: until its own timeout, and as
-    /// long again as a reply may take on its way; no longer than [`LOOK_AGAIN`] at once. Nothing where it is none, or over. WAIT is about the
-    /// writes on that very connection.
+    /// long again as a reply may take on its way. Nothing where it is none, or over.
     pub(super) fn blocking_for(&self, seq: u64, request: &[u8]) -> Option<Duration> {
         let blocking = self.blocking.get().filter(|blocking| blocking.seq == seq)?;
-        if self.dead.get() || matches!(command_name(request).as_str(), "WAIT" | "WAITAOF") {
+        if self.dead.get() || asks_for_replicas(request) {
             return None;
         }
         let mut scanner = Scanner::default();
-        let Ok(Scan::Request { len }) = scanner.scan(request, &self.settings.limits.request) else {
+        let Ok(Scan::Request { .. }) = scanner.scan(request, &Limits::default()) else {
             return None;
         };
-        let (_, unit_s, timeout) = timeout_of(&Request::new(request.get(..len)?, scanner.spans()))?;
+        let (_, unit_s, timeout) = timeout_of(&Request::new(request, scanner.spans()))?;
         if timeout <= 0.0 {
-            return Some(LOOK_AGAIN);
+            return Some(Duration::MAX);
         }
-        let timeout = Duration::try_from_secs_f64(timeout * unit_s).unwrap_or(LOOK_AGAIN);
+        let timeout = Duration::try_from_secs_f64(timeout * unit_s).unwrap_or(Duration::MAX);
         let until = timeout.saturating_add(self.local.shared.target.hold_timeout);
-        let left = until.saturating_sub(blocking.since.elapsed()).min(LOOK_AGAIN);
+        let left = until.saturating_sub(blocking.since.elapsed());
         (!left.is_zero()).then_some(left)
     }
 
@@ -111,6 +106,11 @@ impl Session {
             },
         }
     }
+}
+
+/// WAIT and WAITAOF are about the writes that were sent on that very connection.
+pub(super) fn asks_for_replicas(request: &[u8]) -> bool {
+    matches!(command_name(request).as_str(), "WAIT" | "WAITAOF")
 }
 
 /// Where the timeout of a blocking command stands, the unit of it in seconds, and its value; nothing where it cannot be told.

@@ -4,6 +4,7 @@ use std::io;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use super::blocking::asks_for_replicas;
 use super::output::{PASSED_BYTES_MIN, Withdrawn};
 use super::subscriptions::Heard;
 use super::{RetryReason, Session, command_name};
@@ -192,7 +193,7 @@ impl Recipient for Session {
                     // Of what Redis has begun to answer something was taken; and WAIT is about the writes that this very Redis was given.
                     Some(blocking)
                         if withdrawn == Withdrawn::Nothing
-                            && !matches!(command_name(request).as_str(), "WAIT" | "WAITAOF")
+                            && !asks_for_replicas(request)
                             && self.is_blocking_proven(blocking) =>
                     {
                         self.retry(seq, request, class, self.goes_on_waiting(blocking));

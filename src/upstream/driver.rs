@@ -137,10 +137,11 @@ impl Driver {
         while let Some(draining) = &mut self.draining
             && draining.limit.as_mut().poll(cx).is_ready()
         {
-            if draining.phase == DrainPhase::Closing {
-                return Poll::Ready(End::DrainedTooLong);
-            }
-            let Some(wait) = self.link.waits_for_reply() else {
+            let wait = match draining.phase {
+                DrainPhase::Closing => None,
+                DrainPhase::Waiting => self.link.waits_for_reply(),
+            };
+            let Some(wait) = wait else {
                 return Poll::Ready(End::DrainedTooLong);
             };
             // What ends it now is not what made the breaker trip: the command may be served meanwhile, and its reply dropped with the connection.

@@ -34,7 +34,7 @@ pub struct Local {
     waiters: RefCell<Vec<Waker>>,
     confirm: Box<dyn Fn(u64)>,
     dial_not_before: Cell<Option<Instant>>,
-    /// When the newest blocking command was sent that is not proven executed yet.
+    /// When the oldest and the newest blocking commands were sent of those that are not proven executed yet.
     pub(super) blocked: Cell<Option<(Instant, Instant)>>,
     /// Somebody waits for any proof.
     pub(super) proof_awaited: Cell<bool>,

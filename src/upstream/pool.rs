@@ -221,10 +221,10 @@ fn is_old(at: Instant, now: Instant) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::link::LinkKind;
     use std::sync::Arc;
     use std::sync::atomic::AtomicU64;
 
+    use super::super::link::LinkKind;
     use super::super::settings::Identity;
     use super::*;
     use crate::resp::Protocol;

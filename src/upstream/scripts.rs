@@ -238,6 +238,13 @@ mod tests {
         assert_eq!(scripts.loads(), (Vec::new(), 0));
     }
 
+    /// A folder, which goes with it, and the file there.
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("scripts");
+        (dir, path)
+    }
+
     fn recalled(path: &Path) -> Scripts {
         let scripts = Scripts::default();
         scripts.recall(path);
@@ -246,8 +253,7 @@ mod tests {
 
     #[test]
     fn scripts_are_known_after_a_restart_until_they_are_flushed() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("scripts");
+        let (_dir, path) = place();
         recalled(&path).keep(b"return 1");
         let scripts = recalled(&path);
         scripts.keep(b"return 1");
@@ -265,8 +271,7 @@ mod tests {
 
     #[test]
     fn a_torn_file_gives_what_is_whole_and_is_written_on() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("scripts");
+        let (_dir, path) = place();
         let scripts = recalled(&path);
         scripts.keep(b"return 1");
         scripts.keep(b"return 2");
@@ -298,8 +303,7 @@ mod tests {
 
     #[test]
     fn a_script_that_is_too_large_takes_nothing_from_others() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("scripts");
+        let (_dir, path) = place();
         recalled(&path).keep(b"return 1");
         let scripts = recalled(&path);
         let large = vec![b' '; BYTES_MAX + 1];
@@ -310,8 +314,7 @@ mod tests {
 
     #[test]
     fn what_an_earlier_process_was_given_makes_room_for_what_is_new() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("scripts");
+        let (_dir, path) = place();
         let scripts = recalled(&path);
         for number in 0..SCRIPTS_MAX {
             scripts.keep(format!("return {number}").as_bytes());
@@ -328,8 +331,7 @@ mod tests {
 
     #[test]
     fn an_entry_that_could_not_be_written_whole_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("scripts");
+        let (_dir, path) = place();
         let scripts = recalled(&path);
         scripts.keep(b"return 1");
         // As after a write that the disk had no room for.

@@ -65,10 +65,7 @@ fn each_blocking_command_wakes_when_redis_is_back_and_gone_clients_take_nothing(
     redis.restart();
     proxy.wait_for_recovery();
     let mut direct = redis.client();
-    support::wait_until(DEADLINE, "all block", || {
-        let info = String::from_utf8(direct.call(&["INFO", "clients"])).unwrap();
-        info.contains(&format!("blocked_clients:{}\r\n", BLOCKING.len()))
-    });
+    support::wait_for_blocked(&mut direct, BLOCKING.len(), DEADLINE);
     for (_, _, giving, _) in BLOCKING {
         direct.call(&giving.split(' ').collect::<Vec<_>>());
     }
@@ -112,11 +109,7 @@ fn a_pop_that_was_blocked_upstream_goes_on_waiting_through_the_outage() {
     waiters[0].send(&["BLPOP", "q", "0"]);
     waiters[1].send(&["BZPOPMIN", "z", "60"]);
     short.send(&["BRPOP", "nothing", &TIMEOUT.as_secs().to_string()]);
-    support::wait_until(DEADLINE, "blocked clients", || {
-        String::from_utf8(direct.call(&["INFO", "clients"]))
-            .unwrap()
-            .contains("blocked_clients:3\r\n")
-    });
+    support::wait_for_blocked(&mut direct, 3, DEADLINE);
     // It has answered the health owner since: it had nothing for them. A dial says PING once, too, and CLIENT INFO.
     let mut pings = || {
         let stats = String::from_utf8(direct.call(&["INFO", "commandstats"])).unwrap();
@@ -174,11 +167,7 @@ fn a_redis_that_was_frozen_gives_a_waiting_pop_its_element() {
     popper.send(&["BLPOP", "q", "0"]);
     mover.send(&["BLMOVE", "from", "to", "LEFT", "RIGHT", "60"]);
     let mut direct = redis.client();
-    support::wait_until(DEADLINE, "blocked clients", || {
-        String::from_utf8(direct.call(&["INFO", "clients"]))
-            .unwrap()
-            .contains("blocked_clients:2\r\n")
-    });
+    support::wait_for_blocked(&mut direct, 2, DEADLINE);
     redis.stop();
     direct.send(&["RPUSH", "q", "job"]);
     let mut other = redis.client();

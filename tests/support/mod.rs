@@ -67,3 +67,11 @@ pub fn shown(bytes: &[u8]) -> String {
     };
     format!("{}{more}", cut.escape_ascii())
 }
+
+/// Until so many clients block at Redis.
+pub fn wait_for_blocked(direct: &mut Client, count: usize, deadline: Duration) {
+    wait_until(deadline, &format!("{count} blocked clients"), || {
+        let text = String::from_utf8(direct.call(&["INFO", "clients"])).unwrap();
+        text.contains(&format!("blocked_clients:{count}\r\n"))
+    });
+}

@@ -40,6 +40,14 @@ async fn several() -> (World, Vec<One>) {
     (world, several)
 }
 
+/// The request of each is handed back, and has not reached Redis.
+async fn check_taken_back(several: &mut [One]) {
+    for one in several {
+        assert_eq!(one.session.events(1).await, ["taken_back 0 LPUSH a 1 Write"]);
+        one.peer.read_end_of_file().await;
+    }
+}
+
 #[test]
 fn requests_of_several_leave_at_the_end_of_each_turn() {
     run(async {
@@ -74,10 +82,7 @@ fn what_waits_for_the_end_of_the_turn_is_taken_back_by_a_new_generation() {
         }
         several.iter().for_each(|one| one.ask(&world, 0, "LPUSH a 1"));
         world.move_to(3);
-        for one in &mut several {
-            assert_eq!(one.session.events(1).await, ["taken_back 0 LPUSH a 1 Write"]);
-            one.peer.read_end_of_file().await;
-        }
+        check_taken_back(&mut several).await;
     });
 }
 
@@ -92,10 +97,7 @@ fn nothing_leaves_once_the_generation_has_moved() {
             }
             one.ask(&world, 0, "LPUSH a 1");
         }
-        for one in &mut several {
-            assert_eq!(one.session.events(1).await, ["taken_back 0 LPUSH a 1 Write"]);
-            one.peer.read_end_of_file().await;
-        }
+        check_taken_back(&mut several).await;
     });
 }
 
