@@ -9,7 +9,7 @@
 mod support;
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -44,6 +44,19 @@ fn readyz_becomes_200_though_redis_was_never_there() {
         proxy.http("GET", "/readyz", &[]).is_ok_and(|(code, _)| code == 200)
     });
     assert_eq!(proxy.get("/livez").0, 200);
+}
+
+#[test]
+fn no_upstreams_port_is_open_before_the_admin_address() {
+    let redis = RedisServer::absent(Durability::Memory);
+    let mut proxy = Tideover::prepare(&redis, &Settings::default());
+    let taken = [proxy.address(), proxy.admin_address()].map(|address| TcpListener::bind(address).unwrap());
+    proxy.launch();
+    assert!(!proxy.process().wait_for_exit(DEADLINE).success());
+    // Of the two it is the first that is named.
+    let log = proxy.log_text();
+    assert!(log.contains("(admin)") && !log.contains(&proxy.address()), "{log}");
+    drop(taken);
 }
 
 #[test]

@@ -78,13 +78,14 @@ async fn serve(settings: &Settings, metrics: telemetry::Metrics) -> Result<(), S
     let workers_count = settings
         .workers
         .map_or_else(limits::workers, std::num::NonZeroUsize::get);
+    // First: whoever sees an upstream's port open may ask on the admin address.
+    let admin_listener = TcpListener::bind(settings.admin)
+        .await
+        .map_err(|error| format!("cannot listen on {} (admin): {error}", settings.admin))?;
     let mut bound = Vec::new();
     for upstream in &settings.upstreams {
         bound.push(Bound::bind(&upstream.listen, upstream.listen_tls.as_ref()).await?);
     }
-    let admin_listener = TcpListener::bind(settings.admin)
-        .await
-        .map_err(|error| format!("cannot listen on {} (admin): {error}", settings.admin))?;
     let (opened, parts) = open::all(settings, workers_count)?;
     let (mut served, mut views) = (Vec::new(), Vec::new());
     for (upstream, opened) in settings.upstreams.iter().zip(opened) {
