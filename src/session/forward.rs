@@ -4,11 +4,12 @@ use std::rc::Rc;
 
 use super::blocking::shortened;
 use super::busy::is_for_busy;
+use super::output::Withdrawn;
 use super::route::Ask;
 use super::state::{Pinned, Transaction, Watch};
 use super::subscriptions::is_subscription;
 use super::task::{Routed, Task};
-use super::{Change, ChangeAwaited, Home, Session};
+use super::{Change, ChangeAwaited, Home, RetryReason, Session};
 use crate::command::{self, Name, Placement};
 use crate::upstream::dial;
 use crate::upstream::link::{InFlight, Link, Watched};
@@ -197,6 +198,54 @@ impl Task {
         {
             link.abandon();
         }
+    }
+
+    /// The upstream has said itself that it is not to be used.
+    fn has_unexecuted(&self) -> bool {
+        let retries = self.session.retries.borrow();
+        retries
+            .iter()
+            .any(|retry| matches!(retry.reason, RetryReason::NotExecuted { .. }))
+    }
+
+    /// The dedicated connection ended on its own: what was begun on it is over.
+    pub(super) fn connection_ended(&mut self) {
+        let closed = self
+            .session
+            .dedicated
+            .borrow()
+            .as_ref()
+            .is_some_and(|link| !link.is_open());
+        if !self.session.dedicated_ended.replace(false) && !closed {
+            return;
+        }
+        let mut is_missed = self.is_known_by_its_connection() && self.is_forwarding() && !self.has_unexecuted();
+        // One that is draining still brings replies, but its end is no news of the one that follows it.
+        if let Some(link) = self.session.dedicated.take() {
+            is_missed &= link.generation == self.session.local.generation();
+            link.disown();
+        }
+        if matches!(self.state.transaction, Transaction::Upstream) {
+            self.state.transaction = Transaction::Cut;
+        }
+        if self.state.watch == Watch::Upstream {
+            self.state.watch = Watch::Lost;
+        }
+        if self.session.output.borrow_mut().withdraw_push() == Withdrawn::Torn {
+            // Whatever came next would be taken for the rest of it.
+            self.session.end();
+        }
+        match self.state.pinned {
+            Pinned::No => {}
+            Pinned::Identity => self.state.pinned = Pinned::No,
+            Pinned::Feed => self.session.end(),
+        }
+        if is_missed {
+            self.inquire();
+        }
+        self.lost_its_feed();
+        self.confirm_unconfirmed();
+        self.session.push_part.borrow_mut().clear();
     }
 
     pub(super) fn via_dedicated(&mut self, ask: &Ask<'_>, placement: Placement) -> Routed {

@@ -28,6 +28,7 @@ mod subscriptions;
 mod task;
 mod tracking;
 mod transaction;
+mod whole;
 mod write_down;
 
 use std::cell::{Cell, RefCell};

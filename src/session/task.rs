@@ -10,10 +10,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::append::Appender;
 use super::credentials::Check;
 use super::idle::IdleWatch;
-use super::output::{Output, Withdrawn};
-use super::state::{Pinned, State, Transaction, Watch};
+use super::output::Output;
+use super::state::State;
 use super::streaming::{STREAMED_READ_BYTES, Streaming};
-use super::{ChangeAwaited, Home, RetryReason, Session, Settings};
+use super::whole::{Whole, is_multi};
+use super::{ChangeAwaited, Home, Session, Settings};
 use crate::resp::Request;
 use crate::resp::scan::{Scan, Scanner};
 use crate::upstream::io::{Reader, Writer};
@@ -409,6 +410,20 @@ impl Task {
                 break;
             }
             let limits = self.request_limits();
+            if is_multi(rest) {
+                match self.send_whole(rest, &mut scanner, &limits) {
+                    Whole::No => {}
+                    Whole::Park => {
+                        self.session.parked.set(true);
+                        break;
+                    }
+                    Whole::Sent { len } => {
+                        self.held = None;
+                        at += len;
+                        continue;
+                    }
+                }
+            }
             let (request, len) = match scanner.scan(rest, &limits) {
                 Ok(Scan::Incomplete) => {
                     self.incomplete(rest, &mut scanner);
@@ -446,53 +461,5 @@ impl Task {
         }
         self.scanner = scanner;
         at
-    }
-
-    /// The upstream has said itself that it is not to be used.
-    fn has_unexecuted(&self) -> bool {
-        let retries = self.session.retries.borrow();
-        retries
-            .iter()
-            .any(|retry| matches!(retry.reason, RetryReason::NotExecuted { .. }))
-    }
-
-    /// The dedicated connection ended on its own: what was begun on it is over.
-    fn connection_ended(&mut self) {
-        let closed = self
-            .session
-            .dedicated
-            .borrow()
-            .as_ref()
-            .is_some_and(|link| !link.is_open());
-        if !self.session.dedicated_ended.replace(false) && !closed {
-            return;
-        }
-        let mut is_missed = self.is_known_by_its_connection() && self.is_forwarding() && !self.has_unexecuted();
-        // One that is draining still brings replies, but its end is no news of the one that follows it.
-        if let Some(link) = self.session.dedicated.take() {
-            is_missed &= link.generation == self.session.local.generation();
-            link.disown();
-        }
-        if matches!(self.state.transaction, Transaction::Upstream) {
-            self.state.transaction = Transaction::Cut;
-        }
-        if self.state.watch == Watch::Upstream {
-            self.state.watch = Watch::Lost;
-        }
-        if self.session.output.borrow_mut().withdraw_push() == Withdrawn::Torn {
-            // Whatever came next would be taken for the rest of it.
-            self.session.end();
-        }
-        match self.state.pinned {
-            Pinned::No => {}
-            Pinned::Identity => self.state.pinned = Pinned::No,
-            Pinned::Feed => self.session.end(),
-        }
-        if is_missed {
-            self.inquire();
-        }
-        self.lost_its_feed();
-        self.confirm_unconfirmed();
-        self.session.push_part.borrow_mut().clear();
     }
 }

@@ -13,6 +13,17 @@ pub enum InFlight {
     Queued,
 }
 
+/// What becomes of a request whose connection died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// A read that may be sent again: it is routed again.
+    Again,
+    /// What may not be sent again and changed nothing: a read, or a command queued in a transaction.
+    Neutral,
+    /// A write that may have been applied.
+    Uncertain,
+}
+
 impl From<crate::command::InFlight> for InFlight {
     fn from(class: crate::command::InFlight) -> Self {
         match class {

@@ -12,10 +12,11 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::burst::Sender;
-pub use super::in_flight::{InFlight, again};
+pub use super::in_flight::{Fate, InFlight, again};
 use super::leaving::Leaving;
 use super::outgoing::Outgoing;
 use super::own_request::OwnRequest;
+pub use super::said::RefusedExec;
 use super::settings::Identity;
 use crate::resp::Protocol;
 
@@ -40,17 +41,6 @@ pub enum Watched {
 pub enum Piece {
     Part,
     End,
-}
-
-/// What becomes of a request whose connection died.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// A read that may be sent again: it is routed again.
-    Again,
-    /// What may not be sent again and changed nothing: a read, or a command queued in a transaction.
-    Neutral,
-    /// A write that may have been applied.
-    Uncertain,
 }
 
 /// The session that a reply goes to. None of these may call back into the link.
@@ -185,6 +175,7 @@ pub struct Link {
     /// Something was pushed since the last look at idle lanes.
     pub(super) used: Cell<bool>,
     pub(super) client_id: Cell<u64>,
+    pub(super) refused_exec: Cell<RefusedExec>,
     pub(super) leaving: Cell<Leaving>,
     /// Wakers of those who wait for the dial to be decided.
     pub(super) watchers: RefCell<Vec<Waker>>,
@@ -225,6 +216,7 @@ impl Link {
             pushed: Cell::new(0),
             used: Cell::new(true),
             client_id: Cell::new(0),
+            refused_exec: Cell::default(),
             leaving: Cell::new(Leaving::WhenThereIsRoom),
             watchers: RefCell::default(),
             refusal: RefCell::default(),
@@ -253,6 +245,12 @@ impl Link {
     #[must_use]
     pub fn client_id(&self) -> u64 {
         self.client_id.get()
+    }
+
+    /// Not known before it is up.
+    #[must_use]
+    pub fn refused_exec(&self) -> RefusedExec {
+        self.refused_exec.get()
     }
 
     /// Wakes `waker` once the dial is decided.

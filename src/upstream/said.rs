@@ -74,6 +74,27 @@ impl Versions {
     }
 }
 
+/// What an EXEC that is refused (a script runs, a right is gone) leaves on its connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RefusedExec {
+    /// No transaction: `execCommandAbort` of Redis from 7.0 on, and of Valkey.
+    Discards,
+    /// Perhaps one that is still open.
+    #[default]
+    NotKnown,
+}
+
+impl RefusedExec {
+    pub(super) fn of(facts: &Facts) -> Self {
+        let is_other = facts.versions.lines().contains("dragonfly_version");
+        let major = facts.version.split('.').next().and_then(|major| major.parse().ok());
+        match major {
+            Some(7_u32..) if !is_other => Self::Discards,
+            Some(_) | None => Self::NotKnown,
+        }
+    }
+}
+
 pub(super) fn hello_facts(reply: &[u8]) -> Facts {
     let Some(reply) = value(reply) else {
         return Facts::default();

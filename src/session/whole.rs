@@ -1,0 +1,226 @@
+//! MULTI … EXEC that has come as a whole, while the upstream is well: it goes on the lane.
+//!
+//! Pushed in one step, it has nothing of others between its commands, and behind its EXEC the lane is what it was. EXEC leaves last: a transaction
+//! that a trip or a lost connection cuts is not executed. What becomes of its commands then is told by their class, as on a connection of
+//! the session's own, which a transaction in pieces still gets.
+
+use std::rc::Rc;
+
+use super::task::Task;
+use super::{ChangeAwaited, Home, Session};
+use crate::command::{self, Flags, Name, Placement};
+use crate::resp::Request;
+use crate::resp::scan::{Limits, Scan, Scanner};
+use crate::upstream::link::{InFlight, RefusedExec, Watched};
+use crate::upstream::stats::Route;
+
+/// What became of a transaction of which MULTI is next.
+pub(super) enum Whole {
+    /// Not there as a whole, or not for a lane: its commands are routed one by one.
+    No,
+    /// It must wait for what is in flight elsewhere.
+    Park,
+    /// So many bytes of it are on the lane.
+    Sent { len: usize },
+}
+
+/// Whether MULTI is next, in the form that client libraries send.
+#[inline]
+pub(super) fn is_multi(input: &[u8]) -> bool {
+    const FRAME: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+    input
+        .get(..FRAME.len())
+        .is_some_and(|frame| frame.eq_ignore_ascii_case(FRAME))
+}
+
+/// Where the commands of a transaction end, EXEC's last, and whether Redis would hold it while it holds writes.
+#[derive(Debug, PartialEq, Eq)]
+struct Found {
+    ends: Vec<usize>,
+    changes: Changes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Changes {
+    Nothing,
+    Something,
+}
+
+/// Looks for a transaction at the start of `input` that any connection can execute and be none the worse for. Pure.
+fn find(input: &[u8], scanner: &mut Scanner, limits: &Limits, commands_max: usize) -> Option<Found> {
+    let mut found = Found {
+        ends: Vec::with_capacity(8),
+        changes: Changes::Nothing,
+    };
+    let mut at = 0;
+    while found.ends.len() < commands_max {
+        let rest = input.get(at..)?;
+        let Ok(Scan::Request { len }) = scanner.scan(rest, limits) else {
+            scanner.reset();
+            return None;
+        };
+        let request = Request::new(rest.get(..len)?, scanner.spans());
+        let spec = command::lookup(&request)?;
+        at += len;
+        found.ends.push(at);
+        match (spec.id, command::placement(Some(spec), &request)) {
+            (Name::Multi, _) if found.ends.len() == 1 => {}
+            (Name::Exec, _) if request.len() == 1 => return Some(found),
+            (_, Placement::Lane) => {
+                let is_held = command::in_flight(Some(spec), &request) == command::InFlight::Write
+                    || spec.flags.contains(Flags::MAY_REPLICATE);
+                if is_held {
+                    found.changes = Changes::Something;
+                }
+            }
+            (_, Placement::Dedicated | Placement::Script | Placement::Session) => return None,
+        }
+    }
+    None
+}
+
+impl Task {
+    /// Sends a transaction that is at the start of `input` as a whole, where the lane can take it.
+    pub(super) fn send_whole(&mut self, input: &[u8], scanner: &mut Scanner, limits: &Limits) -> Whole {
+        if !self.may_send_whole() {
+            return Whole::No;
+        }
+        let settings = &self.session.settings.limits;
+        let commands_max = settings.pipeline_max.saturating_sub(self.session.in_flight.get());
+        let input = input.get(..settings.lane_request_bytes_max).unwrap_or(input);
+        let Some(found) = find(input, scanner, limits, commands_max) else {
+            return Whole::No;
+        };
+        let held = (found.changes == Changes::Something)
+            .then(|| self.session.local.held_lane(&self.state.key))
+            .flatten();
+        let lane = held.unwrap_or_else(|| self.lane());
+        if lane.refused_exec() != RefusedExec::Discards
+            || self.session.dedicated.borrow().is_some() && !self.release_dedicated()
+        {
+            return Whole::No;
+        }
+        if !self.take_home(Home::Link(lane.id)) {
+            return Whole::Park;
+        }
+        let session = &self.session;
+        let now_us = session.local.turn.stamped_us();
+        let (mut at, last) = (0, found.ends.len() - 1);
+        for (index, &end) in found.ends.iter().enumerate() {
+            let class = if index == last {
+                InFlight::Write
+            } else {
+                InFlight::Queued
+            };
+            let recipient: Rc<Session> = Rc::clone(session);
+            session.local.worker().stats.routed(Route::Forwarded);
+            session.in_flight.set(session.in_flight.get() + 1);
+            lane.push(
+                recipient,
+                session.issue(),
+                input.get(at..end).unwrap_or_default(),
+                class,
+                Watched::Yes,
+                now_us,
+            );
+            at = end;
+        }
+        lane.write_early();
+        Whole::Sent { len: at }
+    }
+
+    /// What [`Task::route_new`] sees to before it forwards a command that any connection can execute.
+    fn may_send_whole(&mut self) -> bool {
+        let session = &self.session;
+        self.is_forwarding()
+            && !self.is_bound()
+            && !session.local.is_stopping()
+            && session.retries.borrow().is_empty()
+            && session.blocking.get().is_none()
+            && session.change_awaited.get() == ChangeAwaited::None
+            && session.subscriptions.borrow().is_confirmed()
+            && !self.owes_password()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::request::OwnedRequest;
+
+    fn input(lines: &[&str]) -> Vec<u8> {
+        let frame = |line: &&str| {
+            let args: Vec<&str> = line.split(' ').collect();
+            OwnedRequest::new(&args).as_request().frame().to_vec()
+        };
+        lines.iter().flat_map(frame).collect()
+    }
+
+    fn found(input: &[u8], commands_max: usize) -> Option<Found> {
+        find(input, &mut Scanner::default(), &Limits::default(), commands_max)
+    }
+
+    #[test]
+    fn a_transaction_is_found_only_as_a_whole_and_without_what_is_not_for_a_lane() {
+        use Changes::{Nothing, Something};
+        for (lines, expected) in [
+            (&["MULTI", "GET a", "EXEC"][..], Some((3, Nothing))),
+            (&["MULTI", "GET a", "SET a 1", "GET b", "EXEC"], Some((5, Something))),
+            (&["MULTI", "PUBLISH news 1", "EXEC"], Some((3, Something))),
+            (&["multi", "get a", "exec"], Some((3, Nothing))),
+            (&["MULTI", "EXEC"], Some((2, Nothing))),
+            (&["MULTI", "GET", "EXEC"], Some((3, Nothing))),
+            (
+                &["MULTI", "GET a", "EXEC", "MULTI", "GET a", "EXEC"],
+                Some((3, Nothing)),
+            ),
+            (&["MULTI", "XREAD STREAMS s 0", "EXEC"], Some((3, Nothing))),
+            (&["MULTI", "XREAD BLOCK 0 STREAMS s 0", "EXEC"], None),
+            (&["MULTI", "BLPOP l 0", "EXEC"], None),
+            (&["MULTI", "EVAL x 0", "EXEC"], None),
+            (&["MULTI", "SELECT 1", "EXEC"], None),
+            (&["MULTI", "SUBSCRIBE news", "EXEC"], None),
+            (&["MULTI", "CLIENT ID", "EXEC"], None),
+            (&["MULTI", "NOSUCH", "EXEC"], None),
+            (&["MULTI", "MULTI", "EXEC"], None),
+            (&["MULTI", "WATCH a", "EXEC"], None),
+            (&["MULTI", "GET a", "DISCARD"], None),
+            (&["MULTI", "GET a", "EXEC now"], None),
+            (&["MULTI", "GET a"], None),
+            (&["MULTI"], None),
+        ] {
+            let found = found(&input(lines), 100);
+            let seen = found.map(|found| (found.ends.len(), found.changes));
+            assert_eq!(seen, expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn one_that_is_cut_anywhere_or_has_too_many_commands_is_none() {
+        let whole = input(&["MULTI", "SET a 1", "EXEC"]);
+        for len in 0..whole.len() {
+            assert_eq!(found(&whole[..len], 100), None, "{len}");
+        }
+        assert_eq!(found(&whole, 2), None);
+        let ends = found(&whole, 3).unwrap().ends;
+        assert_eq!(*ends.last().unwrap(), whole.len());
+        let behind = [whole.as_slice(), b"GET a\r\n"].concat();
+        assert_eq!(found(&behind, 3).unwrap().ends, ends, "whatever comes behind it");
+        let inline = [b"*1\r\n$5\r\nMULTI\r\nGET a\r\n".as_slice(), &input(&["EXEC"])].concat();
+        assert_eq!(found(&inline, 100), None);
+    }
+
+    #[test]
+    fn the_scanner_finds_the_next_request_after_a_look_in_vain() {
+        let cut = input(&["MULTI", "SET a 1"]);
+        let mut scanner = Scanner::default();
+        for len in 15..cut.len() {
+            assert_eq!(find(&cut[..len], &mut scanner, &Limits::default(), 100), None);
+            assert_eq!(
+                scanner.scan(&cut, &Limits::default()),
+                Ok(Scan::Request { len: 15 }),
+                "{len}"
+            );
+        }
+    }
+}
