@@ -212,7 +212,7 @@ fn one_that_has_not_left_when_redis_fails_is_refused_and_not_applied() {
     assert_eq!(client.call(&["GET", "after"]), bulk("1"));
 }
 
-/// Redis from 7.0 on discards the transaction with the EXEC that it refuses: nobody else is answered `+QUEUED`.
+/// Redis discards the transaction with the EXEC that it refuses: nobody else is answered `+QUEUED`.
 #[test]
 fn an_exec_that_is_refused_leaves_nothing_open_for_others() {
     let redis = RedisServer::start(Durability::Memory);

@@ -77,7 +77,7 @@ impl Versions {
 /// What an EXEC that is refused (a script runs, a right is gone) leaves on its connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RefusedExec {
-    /// No transaction: `execCommandAbort` of Redis from 7.0 on, and of Valkey.
+    /// No transaction: Redis since 6.0.6 (its pull request 7390), and Valkey.
     Discards,
     /// Perhaps one that is still open.
     #[default]
@@ -87,10 +87,10 @@ pub enum RefusedExec {
 impl RefusedExec {
     pub(super) fn of(facts: &Facts) -> Self {
         let is_other = facts.versions.lines().contains("dragonfly_version");
-        let major = facts.version.split('.').next().and_then(|major| major.parse().ok());
-        match major {
-            Some(7_u32..) if !is_other => Self::Discards,
-            Some(_) | None => Self::NotKnown,
+        let mut numbers = facts.version.split('.').map_while(|number| number.parse().ok());
+        match (numbers.next(), numbers.next()) {
+            (Some(6), Some(2_u32..)) | (Some(7_u32..), _) if !is_other => Self::Discards,
+            _ => Self::NotKnown,
         }
     }
 }
@@ -136,4 +136,38 @@ pub(super) fn time_ms(reply: &[u8]) -> Option<i64> {
     let seconds: i64 = seconds.as_str()?.parse().ok()?;
     let microseconds: i64 = microseconds.as_str()?.parse().ok()?;
     Some(seconds * 1000 + microseconds / 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_of_servers_known_to_discard_a_refused_transaction_it_is_said() {
+        for (version, lines, expected) in [
+            ("7.0.15", "redis_version:7.0.15\r\n", RefusedExec::Discards),
+            ("6.2.0", "redis_version:6.2.0\r\n", RefusedExec::Discards),
+            (
+                "8.1.0",
+                "redis_version:7.2.4\r\nvalkey_version:8.1.0\r\n",
+                RefusedExec::Discards,
+            ),
+            ("255.255.255", "", RefusedExec::Discards),
+            ("6.0.20", "redis_version:6.0.20\r\n", RefusedExec::NotKnown),
+            (
+                "7.4.0",
+                "redis_version:7.4.0\r\ndragonfly_version:df-v1.30\r\n",
+                RefusedExec::NotKnown,
+            ),
+            ("unstable", "", RefusedExec::NotKnown),
+            ("", "", RefusedExec::NotKnown),
+        ] {
+            let facts = Facts {
+                version: version.to_owned(),
+                versions: Versions::of(lines),
+                ..Facts::default()
+            };
+            assert_eq!(RefusedExec::of(&facts), expected, "{version}");
+        }
+    }
 }
