@@ -111,8 +111,9 @@
 //!   ones wait in [`session`]'s output.
 //! - A link's outgoing buffer keeps every request until its reply is there, not until it is written: a dying connection can then say of each
 //!   whether it was sent, and hand back the rest.
-//! - A transaction that comes as a whole goes on the lane, where nothing comes between its commands: behind an EXEC the connection is what it was,
-//!   also where Redis refuses it (of servers that are not Redis or Valkey that is not known). One in pieces needs a connection of its own.
+//! - A transaction with a write that comes as a whole goes on the lane, where nothing comes between its commands: behind an EXEC the connection is
+//!   what it was, also where Redis refuses it (not known of servers that are not Redis or Valkey, or have no EXEC). Others need a connection
+//!   of their own; what only reads would wait behind writes that Redis holds.
 //! - What costs is not the work but the switches between processes. Before a lane writes, others on this core run once and the sockets are looked
 //!   at again, unless that brings nothing; what is gathered beyond 8 KiB is written in mid-turn, so that the upstream works meanwhile; small
 //!   replies of a turn, and small requests on its dedicated connections, leave with one system call each where the kernel has an io_uring

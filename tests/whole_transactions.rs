@@ -28,6 +28,16 @@ fn split(line: &str) -> Vec<&str> {
     line.split(' ').collect()
 }
 
+/// In front of `redis`, well, and with its commands learned: before that no transaction shares a connection.
+fn in_front_of(redis: &RedisServer, settings: &Settings) -> Tideover {
+    let proxy = Tideover::start_with(redis, settings);
+    proxy.wait_for_mode("healthy", DEADLINE);
+    support::wait_until(DEADLINE, "the upstream's commands are known", || {
+        proxy.log_text().contains("asked for the upstream's commands")
+    });
+    proxy
+}
+
 /// All in one write.
 fn send(client: &mut Client, lines: &[&str]) {
     let bytes: Vec<u8> = lines.iter().flat_map(|line| command(&split(line))).collect();
@@ -53,15 +63,15 @@ fn only_a_transaction_that_any_connection_can_execute_shares_one() {
     let place = RedisServer::absent(Durability::Memory);
     let redis = RedisServer::start(Durability::Memory);
     let relay = Relay::start(&place, &redis, |_| Verdict::Pass);
-    let proxy = Tideover::start_with(&place, &one_worker());
-    proxy.wait_for_mode("healthy", DEADLINE);
+    let proxy = in_front_of(&place, &one_worker());
     let mut other = proxy.client();
     other.call(&["GET", "k"]);
     let shared = connection_of(&relay, "GET");
     for (lines, is_shared) in [
         (&["MULTI", "INCR n", "LPUSH n x", "EXEC"][..], true),
         (&["multi", "SET k v", "exec"], true),
-        (&["MULTI", "EXEC"], true),
+        (&["MULTI", "EXEC"], false),
+        (&["MULTI", "GET k", "EXEC"], false),
         (&["MULTI", "INCR", "EXEC"], true),
         (
             &[
@@ -101,7 +111,7 @@ fn only_a_transaction_that_any_connection_can_execute_shares_one() {
 #[test]
 fn it_is_answered_as_by_redis_itself() {
     let redis = RedisServer::start(Durability::Memory);
-    let proxy = Tideover::healthy(&redis);
+    let proxy = in_front_of(&redis, &Settings::default());
     for lines in [
         &["SET k 1", "MULTI", "INCR k", "GET k", "LPUSH k x", "EXEC", "GET k"][..],
         &["MULTI", "INCR k", "NOSUCH", "EXEC", "GET k"],
@@ -124,8 +134,7 @@ fn nothing_of_others_comes_between_its_commands() {
     let place = RedisServer::absent(Durability::Memory);
     let redis = RedisServer::start(Durability::Memory);
     let relay = Relay::start(&place, &redis, |_| Verdict::Pass);
-    let proxy = Tideover::start_with(&place, &one_worker());
-    proxy.wait_for_mode("healthy", DEADLINE);
+    let proxy = in_front_of(&place, &one_worker());
     std::thread::scope(|scope| {
         for id in 0..CLIENTS {
             let mut client = proxy.client();
@@ -166,8 +175,7 @@ fn cut_by_the_end_of_its_connection_it_is_uncertain_and_reads_of_others_are_aske
         Some("INCR") => Verdict::Close,
         _ => Verdict::Pass,
     });
-    let proxy = Tideover::start_with(&place, &one_worker());
-    proxy.wait_for_mode("healthy", DEADLINE);
+    let proxy = in_front_of(&place, &one_worker());
     let (mut client, mut other) = (proxy.client(), proxy.client());
     other.call(&["SET", "k", "v"]);
     send(&mut client, &["MULTI", "INCR n", "EXEC"]);
@@ -188,8 +196,7 @@ fn cut_by_the_end_of_its_connection_it_is_uncertain_and_reads_of_others_are_aske
 #[test]
 fn one_that_has_not_left_when_redis_fails_is_refused_and_not_applied() {
     let redis = RedisServer::start(Durability::Memory);
-    let proxy = Tideover::start_with(&redis, &one_worker());
-    proxy.wait_for_mode("healthy", DEADLINE);
+    let proxy = in_front_of(&redis, &one_worker());
     let (mut filler, mut client) = (proxy.client(), proxy.client());
     filler.call(&["SET", "filler", "0"]);
     redis.stop();
@@ -226,8 +233,7 @@ fn an_exec_that_is_refused_leaves_nothing_open_for_others() {
         let rule = format!("ACL SETUSER {user} on >pw ~* &* +@all {rights}");
         assert_eq!(direct.call(&split(&rule)), b"+OK\r\n");
     }
-    let proxy = Tideover::start_with(&redis, &one_worker());
-    proxy.wait_for_mode("healthy", DEADLINE);
+    let proxy = in_front_of(&redis, &one_worker());
     for user in ["no-exec", "no-multi", "no-incr", "no-keys"] {
         let lines = ["MULTI", "INCR n", "EXEC"];
         let connect = || {
@@ -252,6 +258,26 @@ fn an_exec_that_is_refused_leaves_nothing_open_for_others() {
     }
 }
 
+/// Nothing ends a transaction there but DISCARD and the connection's end.
+#[test]
+fn where_redis_has_no_exec_nobody_else_is_in_the_transaction() {
+    let redis = RedisServer::start_with(Durability::Memory, &["--rename-command", "EXEC", "''"]);
+    let proxy = in_front_of(&redis, &one_worker());
+    let mut other = proxy.client();
+    assert_eq!(other.call(&["SET", "k", "v"]), b"+OK\r\n");
+    let lines = ["MULTI", "INCR n", "EXEC"];
+    let expected = replies(&mut redis.client(), &lines);
+    assert!(expected[2].starts_with("-ERR unknown command"), "{expected:?}");
+    for _ in 0..3 {
+        let mut client = proxy.client();
+        assert_eq!(replies(&mut client, &lines), expected);
+        assert_eq!(other.call(&["GET", "k"]), bulk("v"));
+        drop(client);
+        // On a connection of its own, which may be one that was given back.
+        assert_eq!(proxy.client().call(&["BLPOP", "none", "0.01"]), b"*-1\r\n");
+    }
+}
+
 #[test]
 fn one_that_meets_a_script_that_runs_too_long_leaves_nothing_open_for_others() {
     let redis = RedisServer::start(Durability::Memory);
@@ -261,8 +287,7 @@ fn one_that_meets_a_script_that_runs_too_long_leaves_nothing_open_for_others() {
         command_timeout: DEADLINE,
         ..one_worker()
     };
-    let proxy = Tideover::start_with(&redis, &settings);
-    proxy.wait_for_mode("healthy", DEADLINE);
+    let proxy = in_front_of(&redis, &settings);
     let (mut client, mut other) = (proxy.client(), proxy.client());
     assert_eq!(client.call(&["SET", "k", "v"]), b"+OK\r\n");
     let mut own = redis.client();
@@ -293,17 +318,18 @@ fn while_writes_are_paused_it_waits_alone() {
         command_timeout: DEADLINE,
         ..one_worker()
     };
-    let proxy = Tideover::start_with(&redis, &settings);
-    proxy.wait_for_mode("healthy", DEADLINE);
+    let proxy = in_front_of(&redis, &settings);
     let (mut client, mut reader) = (proxy.client(), proxy.client());
     client.call(&["SET", "k", "v"]);
     let mut direct = redis.client();
     direct.call(&["CLIENT", "PAUSE", &PAUSE.as_millis().to_string(), "WRITE"]);
     let begin = Instant::now();
     send(&mut client, &["MULTI", "INCR n", "EXEC"]);
-    assert_eq!(reader.call(&["GET", "k"]), bulk("v"));
-    let only_reads = replies(&mut reader, &["MULTI", "GET k", "EXEC"]);
-    assert_eq!(only_reads[2], "*1\r\n$1\r\nv\r\n");
+    let only_reads = replies(&mut reader, &["GET k", "MULTI", "GET k", "EXEC"]);
+    assert_eq!(
+        only_reads,
+        ["$1\r\nv\r\n", "+OK\r\n", "+QUEUED\r\n", "*1\r\n$1\r\nv\r\n"]
+    );
     assert!(begin.elapsed() < PAUSE, "reads waited for writes");
     assert_eq!(read(&mut client, 3), ["+OK\r\n", "+QUEUED\r\n", "*1\r\n:1\r\n"]);
 }

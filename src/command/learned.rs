@@ -124,6 +124,7 @@ impl LearnedCommand {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Learned {
     commands: HashMap<String, LearnedCommand>,
+    has_exec: bool,
 }
 
 impl Learned {
@@ -153,6 +154,19 @@ impl Learned {
             let command = LearnedCommand::new(name.clone(), entry);
             self.commands.insert(name, command);
         }
+    }
+
+    /// Notes what the upstream answered to an EXEC without a transaction.
+    #[must_use]
+    pub fn with_exec_answered(self, reply: &[u8]) -> Self {
+        let has_exec = reply.starts_with(b"-ERR EXEC without MULTI");
+        Self { has_exec, ..self }
+    }
+
+    /// Whether the upstream is known to have EXEC. `COMMAND` lists it also where `rename-command` has taken it away.
+    #[must_use]
+    pub fn has_exec(&self) -> bool {
+        self.has_exec
     }
 
     #[must_use]

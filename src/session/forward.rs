@@ -426,6 +426,9 @@ impl Task {
             InFlight::Queued
         };
         let seq = self.session.issued.get();
+        if name == Name::Exec && !self.session.local.ends_with_exec(&link) {
+            link.alter();
+        }
         self.send(&link, ask, class, Watched::Yes);
         match name {
             _ if refused => {}

@@ -8,17 +8,17 @@ use std::rc::Rc;
 
 use super::task::Task;
 use super::{ChangeAwaited, Home, Session};
-use crate::command::{self, Flags, Name, Placement};
+use crate::command::{self, Name, Placement};
 use crate::resp::Request;
 use crate::resp::scan::{Limits, Scan, Scanner};
-use crate::upstream::link::{InFlight, RefusedExec, Watched};
+use crate::upstream::link::{InFlight, Watched};
 use crate::upstream::stats::Route;
 
 /// What became of a transaction of which MULTI is next.
 pub(super) enum Whole {
     /// Not there as a whole, or not for a lane: its commands are routed one by one.
     No,
-    /// It must wait for what is in flight elsewhere.
+    /// It must wait for what is in flight.
     Park,
     /// So many bytes of it are on the lane.
     Sent { len: usize },
@@ -33,27 +33,14 @@ pub(super) fn is_multi(input: &[u8]) -> bool {
         .is_some_and(|frame| frame.eq_ignore_ascii_case(FRAME))
 }
 
-/// Where the commands of a transaction end, EXEC's last, and whether Redis would hold it while it holds writes.
-#[derive(Debug, PartialEq, Eq)]
-struct Found {
-    ends: Vec<usize>,
-    changes: Changes,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Changes {
-    Nothing,
-    Something,
-}
-
-/// Looks for a transaction at the start of `input` that any connection can execute and be none the worse for. Pure.
-fn find(input: &[u8], scanner: &mut Scanner, limits: &Limits, commands_max: usize) -> Option<Found> {
-    let mut found = Found {
-        ends: Vec::with_capacity(8),
-        changes: Changes::Nothing,
-    };
+/// Where the commands of a transaction end that any connection can execute and be none the worse for, EXEC's last. Pure.
+///
+/// One that only reads is none for a lane: it would wait behind writes that Redis holds, and for clients that do not read, as reads do not.
+fn find(input: &[u8], scanner: &mut Scanner, limits: &Limits, commands_max: usize) -> Option<Vec<usize>> {
+    let mut ends = Vec::with_capacity(8);
     let mut at = 0;
-    while found.ends.len() < commands_max {
+    let mut writes = 0;
+    while ends.len() < commands_max {
         let rest = input.get(at..)?;
         let Ok(Scan::Request { len }) = scanner.scan(rest, limits) else {
             scanner.reset();
@@ -62,16 +49,12 @@ fn find(input: &[u8], scanner: &mut Scanner, limits: &Limits, commands_max: usiz
         let request = Request::new(rest.get(..len)?, scanner.spans());
         let spec = command::lookup(&request)?;
         at += len;
-        found.ends.push(at);
+        ends.push(at);
         match (spec.id, command::placement(Some(spec), &request)) {
-            (Name::Multi, _) if found.ends.len() == 1 => {}
-            (Name::Exec, _) if request.len() == 1 => return Some(found),
+            (Name::Multi, _) if ends.len() == 1 => {}
+            (Name::Exec, _) if request.len() == 1 => return (writes > 0).then_some(ends),
             (_, Placement::Lane) => {
-                let is_held = command::in_flight(Some(spec), &request) == command::InFlight::Write
-                    || spec.flags.contains(Flags::MAY_REPLICATE);
-                if is_held {
-                    found.changes = Changes::Something;
-                }
+                writes += usize::from(command::in_flight(Some(spec), &request) == command::InFlight::Write);
             }
             (_, Placement::Dedicated | Placement::Script | Placement::Session) => return None,
         }
@@ -86,27 +69,25 @@ impl Task {
             return Whole::No;
         }
         let settings = &self.session.settings.limits;
-        let commands_max = settings.pipeline_max.saturating_sub(self.session.in_flight.get());
+        let pipeline_max = settings.pipeline_max;
         let input = input.get(..settings.lane_request_bytes_max).unwrap_or(input);
-        let Some(found) = find(input, scanner, limits, commands_max) else {
+        let Some(ends) = find(input, scanner, limits, pipeline_max) else {
             return Whole::No;
         };
-        let held = (found.changes == Changes::Something)
-            .then(|| self.session.local.held_lane(&self.state.key))
-            .flatten();
+        let held = self.session.local.held_lane(&self.state.key);
         let lane = held.unwrap_or_else(|| self.lane());
-        if lane.refused_exec() != RefusedExec::Discards
+        if !self.session.local.ends_with_exec(&lane)
             || self.session.dedicated.borrow().is_some() && !self.release_dedicated()
         {
             return Whole::No;
         }
-        if !self.take_home(Home::Link(lane.id)) {
+        if self.session.in_flight.get() + ends.len() > pipeline_max || !self.take_home(Home::Link(lane.id)) {
             return Whole::Park;
         }
         let session = &self.session;
         let now_us = session.local.turn.stamped_us();
-        let (mut at, last) = (0, found.ends.len() - 1);
-        for (index, &end) in found.ends.iter().enumerate() {
+        let (mut at, last) = (0, ends.len() - 1);
+        for (index, &end) in ends.iter().enumerate() {
             let class = if index == last {
                 InFlight::Write
             } else {
@@ -156,42 +137,38 @@ mod tests {
         lines.iter().flat_map(frame).collect()
     }
 
-    fn found(input: &[u8], commands_max: usize) -> Option<Found> {
+    fn found(input: &[u8], commands_max: usize) -> Option<Vec<usize>> {
         find(input, &mut Scanner::default(), &Limits::default(), commands_max)
     }
 
     #[test]
-    fn a_transaction_is_found_only_as_a_whole_and_without_what_is_not_for_a_lane() {
-        use Changes::{Nothing, Something};
+    fn a_transaction_is_found_only_as_a_whole_with_a_write_and_without_what_is_not_for_a_lane() {
         for (lines, expected) in [
-            (&["MULTI", "GET a", "EXEC"][..], Some((3, Nothing))),
-            (&["MULTI", "GET a", "SET a 1", "GET b", "EXEC"], Some((5, Something))),
-            (&["MULTI", "PUBLISH news 1", "EXEC"], Some((3, Something))),
-            (&["multi", "get a", "exec"], Some((3, Nothing))),
-            (&["MULTI", "EXEC"], Some((2, Nothing))),
-            (&["MULTI", "GET", "EXEC"], Some((3, Nothing))),
-            (
-                &["MULTI", "GET a", "EXEC", "MULTI", "GET a", "EXEC"],
-                Some((3, Nothing)),
-            ),
-            (&["MULTI", "XREAD STREAMS s 0", "EXEC"], Some((3, Nothing))),
-            (&["MULTI", "XREAD BLOCK 0 STREAMS s 0", "EXEC"], None),
-            (&["MULTI", "BLPOP l 0", "EXEC"], None),
-            (&["MULTI", "EVAL x 0", "EXEC"], None),
-            (&["MULTI", "SELECT 1", "EXEC"], None),
-            (&["MULTI", "SUBSCRIBE news", "EXEC"], None),
-            (&["MULTI", "CLIENT ID", "EXEC"], None),
-            (&["MULTI", "NOSUCH", "EXEC"], None),
-            (&["MULTI", "MULTI", "EXEC"], None),
-            (&["MULTI", "WATCH a", "EXEC"], None),
-            (&["MULTI", "GET a", "DISCARD"], None),
-            (&["MULTI", "GET a", "EXEC now"], None),
-            (&["MULTI", "GET a"], None),
+            (&["MULTI", "SET a 1", "EXEC"][..], Some(3)),
+            (&["MULTI", "GET a", "SET a 1", "GET b", "EXEC"], Some(5)),
+            (&["MULTI", "PUBLISH news 1", "EXEC"], Some(3)),
+            (&["multi", "set a 1", "exec"], Some(3)),
+            (&["MULTI", "INCR", "EXEC"], Some(3)),
+            (&["MULTI", "INCR a", "EXEC", "MULTI", "INCR a", "EXEC"], Some(3)),
+            (&["MULTI", "XREADGROUP GROUP g c STREAMS s 0", "EXEC"], Some(3)),
+            (&["MULTI", "XREADGROUP GROUP g c BLOCK 0 STREAMS s 0", "EXEC"], None),
+            (&["MULTI", "EXEC"], None),
+            (&["MULTI", "GET a", "EXEC"], None),
+            (&["MULTI", "INCR a", "BLPOP l 0", "EXEC"], None),
+            (&["MULTI", "INCR a", "EVAL x 0", "EXEC"], None),
+            (&["MULTI", "INCR a", "SELECT 1", "EXEC"], None),
+            (&["MULTI", "INCR a", "SUBSCRIBE news", "EXEC"], None),
+            (&["MULTI", "INCR a", "CLIENT ID", "EXEC"], None),
+            (&["MULTI", "INCR a", "NOSUCH", "EXEC"], None),
+            (&["MULTI", "INCR a", "MULTI", "EXEC"], None),
+            (&["MULTI", "INCR a", "WATCH a", "EXEC"], None),
+            (&["MULTI", "INCR a", "DISCARD"], None),
+            (&["MULTI", "INCR a", "EXEC now"], None),
+            (&["MULTI", "INCR a"], None),
             (&["MULTI"], None),
         ] {
             let found = found(&input(lines), 100);
-            let seen = found.map(|found| (found.ends.len(), found.changes));
-            assert_eq!(seen, expected, "{lines:?}");
+            assert_eq!(found.map(|ends| ends.len()), expected, "{lines:?}");
         }
     }
 
@@ -202,11 +179,11 @@ mod tests {
             assert_eq!(found(&whole[..len], 100), None, "{len}");
         }
         assert_eq!(found(&whole, 2), None);
-        let ends = found(&whole, 3).unwrap().ends;
+        let ends = found(&whole, 3).unwrap();
         assert_eq!(*ends.last().unwrap(), whole.len());
         let behind = [whole.as_slice(), b"GET a\r\n"].concat();
-        assert_eq!(found(&behind, 3).unwrap().ends, ends, "whatever comes behind it");
-        let inline = [b"*1\r\n$5\r\nMULTI\r\nGET a\r\n".as_slice(), &input(&["EXEC"])].concat();
+        assert_eq!(found(&behind, 3), Some(ends), "whatever comes behind it");
+        let inline = [b"*1\r\n$5\r\nMULTI\r\nINCR a\r\n".as_slice(), &input(&["EXEC"])].concat();
         assert_eq!(found(&inline, 100), None);
     }
 

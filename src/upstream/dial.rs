@@ -13,7 +13,7 @@ use super::connect::{Deadline, connect};
 use super::connections::Connection;
 use super::hello::Hello;
 use super::io::{Reader, Writer};
-pub use super::said::{Versions, error_text, field_text, value, value_of};
+pub use super::said::{RefusedExec, Versions, error_text, field_text, value, value_of};
 use super::said::{hello_facts, time_ms};
 use super::settings::Credentials;
 use super::shared::Target;
@@ -57,6 +57,7 @@ pub struct Facts {
     pub mode: String,
     /// As INFO says them.
     pub versions: Versions,
+    pub refused_exec: RefusedExec,
     pub role: Role,
     pub run_id: Option<String>,
     /// The upstream's clock minus ours, in milliseconds.
@@ -76,6 +77,7 @@ impl Default for Facts {
             version: String::new(),
             mode: String::new(),
             versions: Versions::default(),
+            refused_exec: RefusedExec::default(),
             role: Role::Unknown,
             run_id: None,
             clock_offset_ms: 0,
@@ -184,6 +186,7 @@ async fn ready(target: &Target, handshake: &Handshake<'_>, deadline: Deadline) -
     let server = field_text(&server).unwrap_or_default();
     facts.run_id = value_of(&server, "run_id:", '\n');
     facts.versions = Versions::of(&server);
+    facts.refused_exec = RefusedExec::of(&server);
     facts.ping_error = error_text(&ping);
     facts.clock_offset_ms = time_ms(&time).map_or(0, |theirs| theirs.saturating_sub_unsigned(wall_mid_ms));
     let connection = Connection {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redis_protocol::resp3::types::{OwnedFrame, Resp3Frame};
 use tokio::time::timeout;
 
-use super::dial::{Conversation, Handshake, Opener, command, dial_counted, error_text, value};
+use super::dial::{Conversation, DialError, Handshake, Opener, command, dial_counted, error_text, value};
 use super::shared::Shared;
 use crate::command::{Entry, Learned};
 use crate::resp::Protocol;
@@ -69,16 +69,21 @@ pub(super) async fn learn(shared: Arc<Shared>) {
         return;
     };
     let mut conversation = Conversation::from(dialled);
-    if conversation.send(&command(&["COMMAND"])).await.is_err() {
+    let asked = [command(&["COMMAND"]), command(&["EXEC"])].concat();
+    if conversation.send(&asked).await.is_err() {
         return;
     }
-    let Ok(Ok(reply)) = timeout(target.timeouts.connect, conversation.next_reply(REPLY_BYTES_MAX)).await else {
+    let answers = async {
+        let reply = conversation.next_reply(REPLY_BYTES_MAX).await?;
+        Ok::<_, DialError>((reply, conversation.next_reply(REPLY_BYTES_MAX).await?))
+    };
+    let Ok(Ok((reply, exec))) = timeout(target.timeouts.connect, answers).await else {
         return;
     };
     let slot = &shared.learned;
     match entries(&reply) {
         Some(entries) => {
-            let learned = Learned::new(&entries);
+            let learned = Learned::new(&entries).with_exec_answered(&exec);
             tracing::debug!(
                 upstream = target.name,
                 commands = learned.len(),
@@ -87,7 +92,7 @@ pub(super) async fn learn(shared: Arc<Shared>) {
             slot.set(learned);
         }
         None => {
-            slot.set(Learned::default());
+            slot.set(Learned::default().with_exec_answered(&exec));
             if !slot.is_refusal_said.swap(true, Ordering::Relaxed) {
                 let reason = error_text(&reply).unwrap_or_else(|| "not understood".into());
                 tracing::info!(

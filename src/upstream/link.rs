@@ -16,7 +16,7 @@ pub use super::in_flight::{Fate, InFlight, again};
 use super::leaving::Leaving;
 use super::outgoing::Outgoing;
 use super::own_request::OwnRequest;
-pub use super::said::RefusedExec;
+use super::said::RefusedExec;
 use super::settings::Identity;
 use crate::resp::Protocol;
 
@@ -245,12 +245,6 @@ impl Link {
     #[must_use]
     pub fn client_id(&self) -> u64 {
         self.client_id.get()
-    }
-
-    /// Not known before it is up.
-    #[must_use]
-    pub fn refused_exec(&self) -> RefusedExec {
-        self.refused_exec.get()
     }
 
     /// Wakes `waker` once the dial is decided.

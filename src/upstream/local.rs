@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::driver;
 use super::link::{Link, LinkKey, LinkKind, LinkState, Recipient};
 use super::pool::{Before, Pool};
+use super::said::RefusedExec;
 use super::settings::Identity;
 use super::shared::{Mode, Shared, WorkerShared};
 use super::turn::Turn;
@@ -137,6 +138,12 @@ impl Local {
             *kept = (version, self.shared.learned.get());
         }
         Arc::clone(&kept.1)
+    }
+
+    /// Whether any EXEC leaves a connection without a transaction: the upstream has the command, and discards what it refuses.
+    #[must_use]
+    pub fn ends_with_exec(&self, link: &Link) -> bool {
+        link.refused_exec.get() == RefusedExec::Discards && self.learned().has_exec()
     }
 
     /// Waits on the worker's bell: generation and mode changes reach the sessions that wait for them.

@@ -11,7 +11,6 @@ use super::dial::{DialError, Dialled, Facts, Handshake, Opener, Role, dial_count
 use super::link::{Link, LinkKind, LinkState};
 use super::local::Local;
 use super::rights;
-use super::said::RefusedExec;
 use super::settings::{Credentials, Identity};
 use super::shared::{Shared, Sign};
 use super::trouble::unusable;
@@ -69,7 +68,7 @@ pub(super) async fn open(link: &Rc<Link>, local: &Rc<Local>) -> Result<(Dialled,
             Failure::NotOnFile
         })?;
     link.client_id.set(dialled.connection.client_id);
-    link.refused_exec.set(RefusedExec::of(&dialled.facts));
+    link.refused_exec.set(dialled.facts.refused_exec);
     link.state.set(LinkState::Up);
     wake_watchers(link);
     rights::look(link, shared);

@@ -85,11 +85,17 @@ pub enum RefusedExec {
 }
 
 impl RefusedExec {
-    pub(super) fn of(facts: &Facts) -> Self {
-        let is_other = facts.versions.lines().contains("dragonfly_version");
-        let mut numbers = facts.version.split('.').map_while(|number| number.parse().ok());
+    /// What INFO's section `server` says of it. A server of another kind has a version of its own there, beside that of the Redis it is like.
+    pub(super) fn of(info: &str) -> Self {
+        const OWN: [&str; 3] = ["redis_version", "valkey_version", "gcc_version"];
+        let mut fields = info.lines().filter_map(|line| line.split_once(':'));
+        if fields.any(|(field, _)| field.ends_with("_version") && !OWN.contains(&field)) {
+            return Self::NotKnown;
+        }
+        let version = value_of(info, "redis_version:", '\n').unwrap_or_default();
+        let mut numbers = version.split('.').map_while(|number| number.parse().ok());
         match (numbers.next(), numbers.next()) {
-            (Some(6), Some(2_u32..)) | (Some(7_u32..), _) if !is_other => Self::Discards,
+            (Some(6), Some(2_u32..)) | (Some(7_u32..), _) => Self::Discards,
             _ => Self::NotKnown,
         }
     }
@@ -144,30 +150,27 @@ mod tests {
 
     #[test]
     fn only_of_servers_known_to_discard_a_refused_transaction_it_is_said() {
-        for (version, lines, expected) in [
-            ("7.0.15", "redis_version:7.0.15\r\n", RefusedExec::Discards),
-            ("6.2.0", "redis_version:6.2.0\r\n", RefusedExec::Discards),
+        for (info, expected) in [
             (
-                "8.1.0",
-                "redis_version:7.2.4\r\nvalkey_version:8.1.0\r\n",
+                "# Server\r\nredis_version:7.0.15\r\ngcc_version:12.2.0\r\n",
                 RefusedExec::Discards,
             ),
-            ("255.255.255", "", RefusedExec::Discards),
-            ("6.0.20", "redis_version:6.0.20\r\n", RefusedExec::NotKnown),
+            ("redis_version:6.2.0\r\n", RefusedExec::Discards),
             (
-                "7.4.0",
+                "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.0\r\n",
+                RefusedExec::Discards,
+            ),
+            ("redis_version:255.255.255\r\n", RefusedExec::Discards),
+            ("redis_version:6.0.20\r\n", RefusedExec::NotKnown),
+            (
                 "redis_version:7.4.0\r\ndragonfly_version:df-v1.30\r\n",
                 RefusedExec::NotKnown,
             ),
-            ("unstable", "", RefusedExec::NotKnown),
-            ("", "", RefusedExec::NotKnown),
+            ("garnet_version:1.0\r\nredis_version:7.4.3\r\n", RefusedExec::NotKnown),
+            ("redis_version:unstable\r\n", RefusedExec::NotKnown),
+            ("", RefusedExec::NotKnown),
         ] {
-            let facts = Facts {
-                version: version.to_owned(),
-                versions: Versions::of(lines),
-                ..Facts::default()
-            };
-            assert_eq!(RefusedExec::of(&facts), expected, "{version}");
+            assert_eq!(RefusedExec::of(info), expected, "{info}");
         }
     }
 }
