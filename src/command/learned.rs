@@ -156,14 +156,14 @@ impl Learned {
         }
     }
 
-    /// Notes what the upstream answered to an EXEC without a transaction.
+    /// Takes note of what `COMMAND INFO exec` tells: `COMMAND` lists a command also where `rename-command` has taken it away.
     #[must_use]
-    pub fn with_exec_answered(self, reply: &[u8]) -> Self {
-        let has_exec = reply.starts_with(b"-ERR EXEC without MULTI");
+    pub fn with_exec(self, told: &[Entry]) -> Self {
+        let has_exec = told.iter().any(|entry| entry.name.eq_ignore_ascii_case("exec"));
         Self { has_exec, ..self }
     }
 
-    /// Whether the upstream is known to have EXEC. `COMMAND` lists it also where `rename-command` has taken it away.
+    /// Whether the upstream is known to have EXEC.
     #[must_use]
     pub fn has_exec(&self) -> bool {
         self.has_exec

@@ -69,7 +69,7 @@ pub(super) async fn learn(shared: Arc<Shared>) {
         return;
     };
     let mut conversation = Conversation::from(dialled);
-    let asked = [command(&["COMMAND"]), command(&["EXEC"])].concat();
+    let asked = [command(&["COMMAND"]), command(&["COMMAND", "INFO", "exec"])].concat();
     if conversation.send(&asked).await.is_err() {
         return;
     }
@@ -80,10 +80,11 @@ pub(super) async fn learn(shared: Arc<Shared>) {
     let Ok(Ok((reply, exec))) = timeout(target.timeouts.connect, answers).await else {
         return;
     };
+    let exec = entries(&exec).unwrap_or_default();
     let slot = &shared.learned;
     match entries(&reply) {
         Some(entries) => {
-            let learned = Learned::new(&entries).with_exec_answered(&exec);
+            let learned = Learned::new(&entries).with_exec(&exec);
             tracing::debug!(
                 upstream = target.name,
                 commands = learned.len(),
@@ -92,7 +93,7 @@ pub(super) async fn learn(shared: Arc<Shared>) {
             slot.set(learned);
         }
         None => {
-            slot.set(Learned::default().with_exec_answered(&exec));
+            slot.set(Learned::default().with_exec(&exec));
             if !slot.is_refusal_said.swap(true, Ordering::Relaxed) {
                 let reason = error_text(&reply).unwrap_or_else(|| "not understood".into());
                 tracing::info!(
