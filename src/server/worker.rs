@@ -17,6 +17,7 @@ use super::listen::{Door, Socket};
 use crate::journal::owner::OwnerHandle;
 use crate::session::{self, Appender};
 use crate::upstream::burst::Uring;
+use crate::upstream::give_way;
 use crate::upstream::io::{Reader, Writer, accept_tls, split_tcp, split_unix};
 use crate::upstream::local::Local;
 use crate::upstream::shared::Shared;
@@ -131,6 +132,7 @@ pub(super) fn start(index: usize, uring: Uring, parts: Vec<Part>, door: Option<D
         Builder::new_current_thread()
             .enable_all()
             .event_interval(EVENT_INTERVAL)
+            .on_thread_park(give_way::before_sleep)
             .build_local(LocalOptions::default())
     };
     thread::Builder::new().name(format!("worker-{index}")).spawn(move || {

@@ -9,6 +9,7 @@ pub mod connections;
 pub mod dial;
 mod driver;
 mod gather;
+pub mod give_way;
 pub mod health;
 mod held;
 pub mod hello;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::burst;
+use super::give_way::requests_left;
 use super::io::Writer;
 use super::link::Slot;
 
@@ -81,6 +82,7 @@ impl Outgoing {
 
     /// A burst has sent so many of the unsent bytes.
     pub(super) fn wrote(&mut self, bytes: usize) {
+        requests_left(bytes);
         self.sent += bytes as u64;
     }
 
@@ -106,7 +108,10 @@ impl Outgoing {
         while self.has_unsent() {
             let written = writer.try_write(self.bytes.get((self.sent - self.base) as usize..).unwrap_or_default());
             match written {
-                Ok(written) => self.sent += written as u64,
+                Ok(written) => {
+                    requests_left(written);
+                    self.sent += written as u64;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
                 Err(_) => return Ok(()),
             }

@@ -1,0 +1,82 @@
+//! What a worker does between its last request and its sleep: it lets others on its core run once.
+//!
+//! Where the upstream shares the core it answers meanwhile, and the worker goes on with the replies instead of being put to sleep and woken for
+//! them. Where nobody else is ready to run that costs one short system call; those that compute for long are not given way to again for a while.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+/// What others may take that serve us: a Redis that is woken, and what it does with each byte of requests.
+const SERVED: Duration = Duration::from_micros(100);
+const SERVED_PER_BYTE: Duration = Duration::from_nanos(50);
+/// Those that take longer compute: how long they are not given way to again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+thread_local! {
+    static WORKER: GiveWay = const { GiveWay::new() };
+}
+
+struct GiveWay {
+    /// Bytes of requests that have left since the last sleep.
+    left_bytes: Cell<usize>,
+    paused_until: Cell<Option<Instant>>,
+}
+
+/// So many bytes of requests have left on this worker.
+#[inline]
+pub(super) fn requests_left(bytes: usize) {
+    WORKER.with(|worker| worker.left_bytes.set(worker.left_bytes.get() + bytes));
+}
+
+/// To be called where a worker has nothing more to do.
+pub fn before_sleep() {
+    WORKER.with(|worker| {
+        let bytes = worker.left_bytes.take();
+        if bytes > 0 {
+            let before = Instant::now();
+            if worker.may_yield(before) {
+                std::thread::yield_now();
+                worker.yielded(bytes, before, Instant::now());
+            }
+        }
+    });
+}
+
+impl GiveWay {
+    const fn new() -> Self {
+        Self {
+            left_bytes: Cell::new(0),
+            paused_until: Cell::new(None),
+        }
+    }
+
+    fn may_yield(&self, now: Instant) -> bool {
+        self.paused_until.get().is_none_or(|until| now >= until)
+    }
+
+    fn yielded(&self, bytes: usize, before: Instant, after: Instant) {
+        let served = SERVED + SERVED_PER_BYTE.saturating_mul(u32::try_from(bytes).unwrap_or(u32::MAX));
+        let is_late = after.duration_since(before) > served;
+        self.paused_until.set(is_late.then(|| after + PAUSE));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_compute_for_long_are_not_given_way_to_for_a_while() {
+        let worker = GiveWay::new();
+        let start = Instant::now();
+        assert!(worker.may_yield(start));
+        let end = start + Duration::from_micros(500);
+        worker.yielded(20_000, start, end);
+        assert!(worker.may_yield(end), "that many requests take their time");
+        worker.yielded(30, start, end);
+        assert!(!worker.may_yield(end + PAUSE / 2));
+        assert!(worker.may_yield(end + PAUSE));
+        worker.yielded(30, end + PAUSE, end + PAUSE);
+        assert!(worker.may_yield(end + PAUSE));
+    }
+}
