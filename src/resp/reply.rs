@@ -50,6 +50,12 @@ impl Scanner {
         self.under_way.is_some()
     }
 
+    /// Bytes still to come of the payload that the last call ended in.
+    #[must_use]
+    pub fn payload_left(&self) -> u64 {
+        self.under_way.map_or(0, |now| now.skip)
+    }
+
     /// Scans on from where the last call ended; the bytes that it reported must have been taken off the input.
     ///
     /// # Errors

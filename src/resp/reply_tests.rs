@@ -191,3 +191,27 @@ fn streamed_replies_are_refused_at_their_first_line() {
         }
     }
 }
+
+#[test]
+fn what_a_payload_has_still_to_come_is_known_between_its_parts() {
+    let mut scanner = Scanner::default();
+    assert_eq!(scanner.payload_left(), 0);
+    let header = b"*2\r\n$100000\r\nabc";
+    let part = |bytes| Found::Part {
+        bytes,
+        kind: Kind::Value,
+    };
+    assert_eq!(scanner.scan(header), Ok(part(header.len())));
+    assert_eq!(scanner.payload_left(), 100_002 - 3);
+    assert_eq!(scanner.scan(&[b'x'; 70_000]), Ok(part(70_000)));
+    assert_eq!(scanner.payload_left(), 30_002 - 3);
+    assert_eq!(scanner.scan(&[b'x'; 29_999]), Ok(part(29_999)));
+    assert_eq!(scanner.payload_left(), 0);
+    let rest = b"$-1\r\n";
+    let end = Found::End {
+        bytes: rest.len(),
+        kind: Kind::Value,
+    };
+    assert_eq!(scanner.scan(rest), Ok(end));
+    assert_eq!(scanner.payload_left(), 0);
+}
