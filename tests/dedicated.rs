@@ -88,6 +88,32 @@ fn sessions_that_come_for_one_transaction_cost_redis_no_connects() {
 }
 
 #[test]
+fn sessions_that_ask_for_transactions_at_once_settle_for_the_connections_they_need() {
+    const CLIENTS: usize = 20;
+    let redis = RedisServer::start(Durability::Memory);
+    let mut direct = redis.client();
+    let proxy = with_spares(&redis, &mut direct);
+    let before = connects(&mut direct);
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| proxy.client()).collect();
+    for _ in 0..30 {
+        for client in &mut clients {
+            // What only reads has no lane.
+            client.send_raw(&[command(&["MULTI"]), command(&["GET", "n"]), command(&["EXEC"])].concat());
+        }
+        for client in &mut clients {
+            assert_eq!(
+                [client.reply(), client.reply()],
+                [b"+OK\r\n".to_vec(), b"+QUEUED\r\n".to_vec()]
+            );
+            assert_eq!(client.reply(), b"*1\r\n$-1\r\n");
+            assert_eq!(client.call(&["GET", "n"]), b"$-1\r\n");
+        }
+    }
+    let more = connects(&mut direct) - before;
+    assert!(more <= CLIENTS + 2 * SPARES, "{more} connects for 600 transactions");
+}
+
+#[test]
 fn a_storm_of_blocking_sessions_dials_what_it_needs() {
     let redis = RedisServer::start(Durability::Memory);
     let mut direct = redis.client();

@@ -8,6 +8,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use support::{
@@ -154,17 +155,20 @@ fn nothing_of_others_comes_between_its_commands() {
         }
     });
     let requests = relay.requests();
-    let mut count = 0;
+    let (mut count, mut is_any_shared) = (0, false);
     for id in 0..=requests.iter().map(|(id, _)| *id).max().unwrap() {
         let on_it = requests.iter().filter(|(on, _)| *on == id);
         let lines: Vec<&str> = on_it.map(|(_, line)| line.as_str()).collect();
+        let mut keys = BTreeSet::new();
         for at in (0..lines.len()).filter(|at| lines[*at] == "MULTI") {
             let key = lines[at + 1].strip_prefix("INCR ").unwrap();
+            keys.insert(key);
             assert_eq!(lines[at + 2..at + 4], [&format!("APPEND {key} 0"), "EXEC"]);
             count += 1;
         }
+        is_any_shared |= keys.len() > 1;
     }
-    assert_eq!(count, CLIENTS * TIMES);
+    assert_eq!((count, is_any_shared), (CLIENTS * TIMES, true));
 }
 
 #[test]
@@ -196,7 +200,11 @@ fn cut_by_the_end_of_its_connection_it_is_uncertain_and_reads_of_others_are_aske
 #[test]
 fn one_that_has_not_left_when_redis_fails_is_refused_and_not_applied() {
     let redis = RedisServer::start(Durability::Memory);
-    let proxy = in_front_of(&redis, &one_worker());
+    let settings = Settings {
+        command_timeout: Duration::from_secs(3),
+        ..one_worker()
+    };
+    let proxy = in_front_of(&redis, &settings);
     let (mut filler, mut client) = (proxy.client(), proxy.client());
     filler.call(&["SET", "filler", "0"]);
     redis.stop();
@@ -276,6 +284,35 @@ fn where_redis_has_no_exec_nobody_else_is_in_the_transaction() {
         // On a connection of its own, which may be one that was given back.
         assert_eq!(proxy.client().call(&["BLPOP", "none", "0.01"]), b"*-1\r\n");
     }
+}
+
+/// What was learned of the Redis before is not known of this one.
+#[test]
+fn a_redis_that_comes_back_without_exec_puts_nobody_into_a_transaction_of_others() {
+    let mut redis = RedisServer::start(Durability::Memory);
+    let proxy = in_front_of(&redis, &one_worker());
+    let lines = ["MULTI", "INCR n", "EXEC"];
+    let (mut client, mut other) = (proxy.client(), proxy.client());
+    assert_eq!(replies(&mut client, &lines)[2], "*1\r\n:1\r\n");
+    redis.add_options(&["--rename-command", "EXEC", "''"]);
+    redis.kill();
+    await_down(&proxy);
+    redis.restart();
+    proxy.wait_for_recovery();
+    other.call(&["SET", "k", "v"]);
+    for _ in 0..20 {
+        send(&mut client, &lines);
+        for _ in 0..10 {
+            assert_eq!(other.call(&["GET", "k"]), bulk("v"));
+        }
+        let seen = read(&mut client, 3);
+        assert_eq!(seen[..2], ["+OK\r\n", "+QUEUED\r\n"]);
+        assert!(seen[2].starts_with('-'), "{seen:?}");
+        // Where it had a connection of its own, that is in the transaction yet.
+        client = proxy.client();
+    }
+    assert_eq!(other.call(&["SET", "k", "w"]), b"+OK\r\n");
+    assert_eq!(redis.client().call(&["GET", "k"]), bulk("w"));
 }
 
 #[test]

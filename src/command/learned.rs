@@ -121,7 +121,7 @@ impl LearnedCommand {
 }
 
 /// What an upstream knows and the table does not. Never changed: a newer one takes its place.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Learned {
     commands: HashMap<String, LearnedCommand>,
     has_exec: bool,

@@ -134,16 +134,21 @@ impl Task {
     #[inline]
     pub(super) fn send(&self, link: &Link, ask: &Ask<'_>, class: InFlight, watched: Watched) -> u64 {
         let session = &self.session;
-        session.local.worker().stats.routed(Route::Forwarded);
-        session.in_flight.set(session.in_flight.get() + 1);
         let seq = self.seq(ask);
         if ask.name() == Some(Name::Xadd) && class == InFlight::Write {
             session.stream_adds.borrow_mut().sent(seq, ask.request.arg(1));
         }
-        let recipient: Rc<Session> = Rc::clone(session);
-        let now_us = session.local.turn.stamped_us();
-        link.push(recipient, seq, ask.request.frame(), class, watched, now_us);
+        self.push_on(link, seq, ask.request.frame(), class, watched);
         seq
+    }
+
+    #[inline]
+    pub(super) fn push_on(&self, link: &Link, seq: u64, frame: &[u8], class: InFlight, watched: Watched) {
+        let session = &self.session;
+        session.local.worker().stats.routed(Route::Forwarded);
+        session.in_flight.set(session.in_flight.get() + 1);
+        let recipient: Rc<Session> = Rc::clone(session);
+        link.push(recipient, seq, frame, class, watched, session.local.turn.stamped_us());
     }
 
     /// The session's dedicated connection, from the pool or dialled.
@@ -426,9 +431,6 @@ impl Task {
             InFlight::Queued
         };
         let seq = self.session.issued.get();
-        if name == Name::Exec && !self.session.local.ends_with_exec(&link) {
-            link.alter();
-        }
         self.send(&link, ask, class, Watched::Yes);
         match name {
             _ if refused => {}

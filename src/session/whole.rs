@@ -4,15 +4,12 @@
 //! that a trip or a lost connection cuts is not executed. What becomes of its commands then is told by their class, as on a connection of
 //! the session's own, which a transaction in pieces still gets.
 
-use std::rc::Rc;
-
 use super::task::Task;
-use super::{ChangeAwaited, Home, Session};
+use super::{ChangeAwaited, Home};
 use crate::command::{self, Name, Placement};
 use crate::resp::Request;
 use crate::resp::scan::{Limits, Scan, Scanner};
 use crate::upstream::link::{InFlight, Watched};
-use crate::upstream::stats::Route;
 
 /// What became of a transaction of which MULTI is next.
 pub(super) enum Whole {
@@ -84,8 +81,6 @@ impl Task {
         if self.session.in_flight.get() + ends.len() > pipeline_max || !self.take_home(Home::Link(lane.id)) {
             return Whole::Park;
         }
-        let session = &self.session;
-        let now_us = session.local.turn.stamped_us();
         let (mut at, last) = (0, ends.len() - 1);
         for (index, &end) in ends.iter().enumerate() {
             let class = if index == last {
@@ -93,17 +88,8 @@ impl Task {
             } else {
                 InFlight::Queued
             };
-            let recipient: Rc<Session> = Rc::clone(session);
-            session.local.worker().stats.routed(Route::Forwarded);
-            session.in_flight.set(session.in_flight.get() + 1);
-            lane.push(
-                recipient,
-                session.issue(),
-                input.get(at..end).unwrap_or_default(),
-                class,
-                Watched::Yes,
-                now_us,
-            );
+            let frame = input.get(at..end).unwrap_or_default();
+            self.push_on(&lane, self.session.issue(), frame, class, Watched::Yes);
             at = end;
         }
         lane.write_early();

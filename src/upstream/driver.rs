@@ -13,16 +13,17 @@ use super::dial::Role;
 use super::gather::{Decision, Gather};
 use super::io::{Reader, Writer};
 use super::leaving::Leaving;
-use super::link::{Fate, Flush, Link, LinkKind, LinkState, Piece, Slot};
+use super::link::{Fate, Flush, InFlight, Link, LinkKind, LinkState, Piece, Slot};
 use super::local::Local;
 use super::opening::{open, wake_watchers};
+use super::said::leaves_open;
 use super::shared::{Mode, Sign};
-use super::speaker::{Speaker, speaker};
 use super::stall::Stall;
 use super::stats;
+use super::trouble::sign_of;
 use super::turn::{SCRATCH_BYTES, wake_after_others};
-use crate::breaker::{ClientEffect, ErrorClass, Unavailable, UpstreamRole, is_said_by_servers};
-use crate::resp::reply::{Found, Kind, Scanner};
+use crate::breaker::UpstreamRole;
+use crate::resp::reply::{Found, Kind, NotAReply, Scanner};
 
 /// Reads of one connection before others get their turn.
 const READS_PER_TURN: usize = 8;
@@ -53,6 +54,8 @@ enum End {
     Broken,
     /// What came is no RESP.
     NotResp,
+    /// A transaction of one session may be open on it, and others are behind.
+    InTransaction,
     /// Draining took longer than `hold_timeout`, or [`DRAIN_MAX`].
     DrainedTooLong,
 }
@@ -65,7 +68,10 @@ pub(super) async fn drive(link: Rc<Link>, local: Rc<Local>) {
             let mut driver = Driver {
                 link: Rc::clone(&link),
                 local: Rc::clone(&local),
-                replica: dialled.facts.role == Role::Replica,
+                role: match dialled.facts.role {
+                    Role::Replica => UpstreamRole::Replica,
+                    Role::Master | Role::Unknown => UpstreamRole::Master,
+                },
                 reader: dialled.reader,
                 writer,
                 scanner: Scanner::default(),
@@ -74,6 +80,7 @@ pub(super) async fn drive(link: Rc<Link>, local: Rc<Local>) {
                 draining: None,
                 stall: None,
                 gather: Gather::default(),
+                answered: InFlight::Read,
             };
             stats::add(&local.worker().stats.connections, 1);
             let end = std::future::poll_fn(|cx| driver.poll(cx)).await;
@@ -112,8 +119,8 @@ impl Draining {
 struct Driver {
     link: Rc<Link>,
     local: Rc<Local>,
-    /// Its READONLY is its ordinary answer, for it was a replica when we came.
-    replica: bool,
+    /// When we came: a replica's READONLY is its ordinary answer.
+    role: UpstreamRole,
     reader: Reader,
     writer: Rc<Writer>,
     scanner: Scanner,
@@ -125,6 +132,8 @@ struct Driver {
     /// A lane waits, or has waited, for a client that does not read.
     stall: Option<Stall>,
     gather: Gather,
+    /// What the request was that was answered last.
+    answered: InFlight,
 }
 
 impl Driver {
@@ -291,15 +300,15 @@ impl Driver {
             let taken = self.take(scratch.get(..read).unwrap_or_default());
             drop(scratch);
             local.turn.flush(&mut self.flushes);
-            if taken.is_err() {
-                return Poll::Ready(End::NotResp);
+            if let Err(end) = taken {
+                return Poll::Ready(end);
             }
         }
         wake_after_others(cx.waker());
         Poll::Pending
     }
 
-    fn take(&mut self, bytes: &[u8]) -> Result<(), crate::resp::reply::NotAReply> {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), End> {
         if self.input.is_empty() {
             let used = self.replies(bytes)?;
             self.input.extend_from_slice(bytes.get(used..).unwrap_or_default());
@@ -317,7 +326,7 @@ impl Driver {
     }
 
     /// Hands out all replies in `bytes`; gives the number of bytes used.
-    fn replies(&mut self, bytes: &[u8]) -> Result<usize, crate::resp::reply::NotAReply> {
+    fn replies(&mut self, bytes: &[u8]) -> Result<usize, End> {
         let now_us = self.local.turn.now_us();
         self.link.heard_us.set(now_us);
         let mut at = 0;
@@ -328,15 +337,15 @@ impl Driver {
                 self.deliver_out_of_band(rest, Piece::End);
                 return Ok(bytes.len());
             }
-            match self.scanner.scan(rest)? {
+            match self.scanner.scan(rest).map_err(|NotAReply| End::NotResp)? {
                 Found::End { bytes: len, kind } => {
                     at += len;
-                    self.deliver(rest.get(..len).unwrap_or_default(), kind, Piece::End, whole, now_us);
+                    self.deliver(rest.get(..len).unwrap_or_default(), kind, Piece::End, whole, now_us)?;
                 }
                 Found::Part { bytes: len, kind } => {
                     at += len;
                     if len > 0 {
-                        self.deliver(rest.get(..len).unwrap_or_default(), kind, Piece::Part, false, now_us);
+                        self.deliver(rest.get(..len).unwrap_or_default(), kind, Piece::Part, false, now_us)?;
                     }
                     break;
                 }
@@ -345,19 +354,19 @@ impl Driver {
         Ok(at)
     }
 
-    fn deliver(&mut self, bytes: &[u8], kind: Kind, piece: Piece, whole: bool, now_us: u32) {
+    fn deliver(&mut self, bytes: &[u8], kind: Kind, piece: Piece, whole: bool, now_us: u32) -> Result<(), End> {
         // What has a slot is answered first. An error that no request waits for is the answer to a SUBSCRIBE, which has none.
         let out_of_band = kind == Kind::Push
             || self.link.slots.borrow().is_empty() && (self.link.is_passthrough() || kind == Kind::Error);
         if out_of_band {
             self.deliver_out_of_band(bytes, piece);
-            return;
+            return Ok(());
         }
         let mut slots = self.link.slots.borrow_mut();
         match piece {
             Piece::Part => {
                 // A reply that nobody asked for says that the upstream is about to close (maxclients, shutdown).
-                let Some(slot) = slots.front() else { return };
+                let Some(slot) = slots.front() else { return Ok(()) };
                 let recipient = Rc::clone(&slot.recipient);
                 let (seq, class) = (slot.seq, slot.class);
                 drop(slots);
@@ -366,12 +375,16 @@ impl Driver {
                 }
             }
             Piece::End => {
-                let Some(slot) = slots.pop_front() else { return };
+                let Some(slot) = slots.pop_front() else { return Ok(()) };
                 drop(slots);
                 let stats = &self.local.worker().stats;
                 stats.answered(now_us.wrapping_sub(slot.sent_us));
                 let is_error = whole && kind == Kind::Error;
-                let sign = if is_error { self.sign(bytes, &slot) } else { None };
+                let before = std::mem::replace(&mut self.answered, slot.class);
+                let left =
+                    is_error && (before, slot.class) == (InFlight::Queued, InFlight::Write) && leaves_open(bytes);
+                let sign = is_error.then(|| sign_of(bytes, self.link.out.borrow().request(&slot), self.role));
+                let sign = sign.flatten();
                 let flush = match sign {
                     None => slot.recipient.reply(slot.seq, bytes, piece, slot.class),
                     Some(sign) => self.not_executed(&slot, sign),
@@ -385,6 +398,25 @@ impl Driver {
                 if flush == Flush::Wanted {
                     self.flushes.push(slot.recipient);
                 }
+                if left {
+                    return self.left_in_transaction();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody else is to be answered from inside it: what stands behind is judged as lost. Its own session may go on.
+    #[cold]
+    fn left_in_transaction(&self) -> Result<(), End> {
+        match self.link.kind {
+            LinkKind::Lane => {
+                self.local.shared.learned.doubt_exec();
+                Err(End::InTransaction)
+            }
+            LinkKind::Dedicated => {
+                self.link.alter();
+                Ok(())
             }
         }
     }
@@ -395,33 +427,6 @@ impl Driver {
             && owner.push(bytes, piece) == Flush::Wanted
         {
             self.flushes.push(owner);
-        }
-    }
-
-    /// An error that says that the upstream, not the command, is at fault.
-    fn sign(&self, error: &[u8], slot: &Slot) -> Option<Sign> {
-        let text = error.strip_prefix(b"-")?;
-        let text = text.strip_suffix(b"\r\n").unwrap_or(text);
-        let class = ErrorClass::of(text);
-        let role = if self.replica {
-            UpstreamRole::Replica
-        } else {
-            UpstreamRole::Master
-        };
-        if class.client_effect(role) != ClientEffect::AnswerAsDown {
-            return None;
-        }
-        match speaker(self.link.out.borrow().request(slot)) {
-            Speaker::Server => {}
-            Speaker::Script if is_said_by_servers(text) => return Some(Sign::SaidByScript),
-            Speaker::Script | Speaker::Client => return None,
-        }
-        match class {
-            ErrorClass::NotExecuted(Unavailable::Loading) => Some(Sign::Loading),
-            ErrorClass::NotExecuted(Unavailable::Readonly | Unavailable::Unblocked) => Some(Sign::Demoted),
-            ErrorClass::NotExecuted(Unavailable::Masterdown) => Some(Sign::MasterDown),
-            ErrorClass::NotExecuted(Unavailable::Clusterdown) => Some(Sign::ClusterDown),
-            _ => None,
         }
     }
 
@@ -442,12 +447,12 @@ impl Driver {
         match end {
             End::ClosedByPeer => self.local.shared.connections.closed(ticket),
             // Stays on the file until the fence has another proof; a plain close would go on sending what was not acknowledged.
-            End::Broken | End::NotResp | End::DrainedTooLong => self.writer.reset_on_close(),
+            End::Broken | End::NotResp | End::InTransaction | End::DrainedTooLong => self.writer.reset_on_close(),
         }
         if was == LinkState::Up && !slots.is_empty() {
             self.local.shared.report(match end {
                 End::NotResp => Sign::NotAccepted,
-                End::ClosedByPeer | End::Broken | End::DrainedTooLong => Sign::Reset,
+                End::ClosedByPeer | End::Broken | End::InTransaction | End::DrainedTooLong => Sign::Reset,
             });
         }
         // What writes to the socket ends with it.

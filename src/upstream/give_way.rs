@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 /// What others may take that serve us: a Redis that is woken, and what it does with each byte of requests.
 const SERVED: Duration = Duration::from_micros(100);
 const SERVED_PER_BYTE: Duration = Duration::from_nanos(50);
-/// Those that take longer compute: how long they are not given way to again.
+/// What left earlier than these bytes has been served.
+const SERVED_BYTES_MAX: u32 = 16 << 10;
+/// Those that take longer compute: how long they are not given way to again, twice as long each time.
 const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(64);
 
 thread_local! {
     static WORKER: GiveWay = const { GiveWay::new() };
@@ -20,6 +23,8 @@ struct GiveWay {
     /// Bytes of requests that have left since the last sleep.
     left_bytes: Cell<usize>,
     paused_until: Cell<Option<Instant>>,
+    /// The next one.
+    pause: Cell<Duration>,
 }
 
 /// So many bytes of requests have left on this worker.
@@ -47,6 +52,7 @@ impl GiveWay {
         Self {
             left_bytes: Cell::new(0),
             paused_until: Cell::new(None),
+            pause: Cell::new(PAUSE),
         }
     }
 
@@ -55,9 +61,11 @@ impl GiveWay {
     }
 
     fn yielded(&self, bytes: usize, before: Instant, after: Instant) {
-        let served = SERVED + SERVED_PER_BYTE.saturating_mul(u32::try_from(bytes).unwrap_or(u32::MAX));
-        let is_late = after.duration_since(before) > served;
-        self.paused_until.set(is_late.then(|| after + PAUSE));
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(SERVED_BYTES_MAX);
+        let is_late = after.duration_since(before) > SERVED + SERVED_PER_BYTE * bytes;
+        let pause = if is_late { self.pause.get() } else { PAUSE };
+        self.paused_until.set(is_late.then(|| after + pause));
+        self.pause.set(if is_late { (pause * 2).min(PAUSE_MAX) } else { PAUSE });
     }
 }
 
@@ -65,18 +73,28 @@ impl GiveWay {
 mod tests {
     use super::*;
 
+    const LATE: Duration = Duration::from_millis(1);
+
     #[test]
     fn those_that_compute_for_long_are_not_given_way_to_for_a_while() {
         let worker = GiveWay::new();
         let start = Instant::now();
         assert!(worker.may_yield(start));
-        let end = start + Duration::from_micros(500);
+        let mut end = start + Duration::from_micros(500);
         worker.yielded(20_000, start, end);
         assert!(worker.may_yield(end), "that many requests take their time");
-        worker.yielded(30, start, end);
-        assert!(!worker.may_yield(end + PAUSE / 2));
-        assert!(worker.may_yield(end + PAUSE));
-        worker.yielded(30, end + PAUSE, end + PAUSE);
-        assert!(worker.may_yield(end + PAUSE));
+        for seconds in [1, 2, 4, 8, 16, 32, 64, 64] {
+            let pause = Duration::from_secs(seconds);
+            worker.yielded(30, end - Duration::from_micros(500), end);
+            assert!(!worker.may_yield(end + pause - LATE), "{seconds}");
+            end += pause;
+            assert!(worker.may_yield(end), "{seconds}");
+        }
+        worker.yielded(1 << 20, end, end + LATE);
+        assert!(!worker.may_yield(end + LATE), "whatever left long ago");
+        worker.yielded(30, end, end);
+        assert!(worker.may_yield(end));
+        worker.yielded(30, end, end + LATE);
+        assert!(worker.may_yield(end + LATE + PAUSE), "from the start again");
     }
 }

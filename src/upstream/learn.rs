@@ -44,6 +44,13 @@ impl LearnedSlot {
         self.version.fetch_add(1, Ordering::Release);
     }
 
+    /// An EXEC was answered as if there were none: so it is taken until the upstream has said otherwise.
+    pub(super) fn doubt_exec(&self) {
+        let doubted = Learned::clone(&self.get()).with_exec(&[]);
+        self.set(doubted);
+        self.want();
+    }
+
     /// The upstream's commands may be others by now: the health owner asks for them.
     pub fn want(&self) {
         self.is_wanted.store(true, Ordering::Relaxed);
@@ -85,12 +92,9 @@ pub(super) async fn learn(shared: Arc<Shared>) {
     match entries(&reply) {
         Some(entries) => {
             let learned = Learned::new(&entries).with_exec(&exec);
-            tracing::debug!(
-                upstream = target.name,
-                commands = learned.len(),
-                "asked for the upstream's commands"
-            );
+            let commands = learned.len();
             slot.set(learned);
+            tracing::debug!(upstream = target.name, commands, "asked for the upstream's commands");
         }
         None => {
             slot.set(Learned::default().with_exec(&exec));

@@ -144,6 +144,7 @@ impl Outgoing {
         {
             passed += written;
         }
+        requests_left(passed);
         self.base += passed as u64;
         self.sent += passed as u64;
         passed

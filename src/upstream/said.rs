@@ -77,7 +77,7 @@ impl Versions {
 /// What an EXEC that is refused (a script runs, a right is gone) leaves on its connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RefusedExec {
-    /// No transaction: Redis since 6.0.6 (its pull request 7390), and Valkey.
+    /// No transaction: Redis since 6.2 (its pull request 7390), and Valkey.
     Discards,
     /// Perhaps one that is still open.
     #[default]
@@ -99,6 +99,11 @@ impl RefusedExec {
             _ => Self::NotKnown,
         }
     }
+}
+
+/// Whether behind this error, which answers the EXEC of a transaction, that may still be open.
+pub(super) fn leaves_open(error: &[u8]) -> bool {
+    !error.starts_with(b"-EXECABORT ") && !error.starts_with(b"-ERR EXEC without MULTI")
 }
 
 pub(super) fn hello_facts(reply: &[u8]) -> Facts {

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use super::dial::DialError;
 use super::shared::Sign;
-use crate::breaker::{Breaker, ErrorClass, Failure, HardSign, Transition, Trouble, Unavailable};
+use super::speaker::{Speaker, speaker};
+use crate::breaker::{
+    Breaker, ClientEffect, ErrorClass, Failure, HardSign, Transition, Trouble, Unavailable, UpstreamRole,
+    is_said_by_servers,
+};
 use crate::telemetry::ConnectResult;
 
 /// Tells the breaker what a sign means.
@@ -60,5 +64,27 @@ pub(super) fn trouble_of(error: &DialError) -> Trouble {
         DialError::NotAccepted(_) => Trouble::Soft(Failure::Protocol),
         DialError::Refused(_) if error.is_denial() => Trouble::Hard(HardSign::Denied),
         DialError::PasswordOwed(_) | DialError::Refused(_) => Trouble::Soft(Failure::Denied),
+    }
+}
+
+/// An error that says that the upstream, not the command, is at fault.
+pub(super) fn sign_of(error: &[u8], request: &[u8], role: UpstreamRole) -> Option<Sign> {
+    let text = error.strip_prefix(b"-")?;
+    let text = text.strip_suffix(b"\r\n").unwrap_or(text);
+    let class = ErrorClass::of(text);
+    if class.client_effect(role) != ClientEffect::AnswerAsDown {
+        return None;
+    }
+    match speaker(request) {
+        Speaker::Server => {}
+        Speaker::Script if is_said_by_servers(text) => return Some(Sign::SaidByScript),
+        Speaker::Script | Speaker::Client => return None,
+    }
+    match class {
+        ErrorClass::NotExecuted(Unavailable::Loading) => Some(Sign::Loading),
+        ErrorClass::NotExecuted(Unavailable::Readonly | Unavailable::Unblocked) => Some(Sign::Demoted),
+        ErrorClass::NotExecuted(Unavailable::Masterdown) => Some(Sign::MasterDown),
+        ErrorClass::NotExecuted(Unavailable::Clusterdown) => Some(Sign::ClusterDown),
+        _ => None,
     }
 }
