@@ -11,7 +11,7 @@ const SERVED: Duration = Duration::from_micros(100);
 const SERVED_PER_BYTE: Duration = Duration::from_nanos(50);
 /// What left earlier than these bytes has been served.
 const SERVED_BYTES_MAX: u32 = 16 << 10;
-/// Those that take longer compute: how long they are not given way to again, twice as long each time.
+/// Those that take longer twice in a row compute: how long they are not given way to again, twice as long each time.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(64);
 
@@ -25,6 +25,7 @@ struct GiveWay {
     paused_until: Cell<Option<Instant>>,
     /// The next one.
     pause: Cell<Duration>,
+    was_late: Cell<bool>,
 }
 
 /// So many bytes of requests have left on this worker.
@@ -53,6 +54,7 @@ impl GiveWay {
             left_bytes: Cell::new(0),
             paused_until: Cell::new(None),
             pause: Cell::new(PAUSE),
+            was_late: Cell::new(false),
         }
     }
 
@@ -63,9 +65,14 @@ impl GiveWay {
     fn yielded(&self, bytes: usize, before: Instant, after: Instant) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(SERVED_BYTES_MAX);
         let is_late = after.duration_since(before) > SERVED + SERVED_PER_BYTE * bytes;
-        let pause = if is_late { self.pause.get() } else { PAUSE };
-        self.paused_until.set(is_late.then(|| after + pause));
-        self.pause.set(if is_late { (pause * 2).min(PAUSE_MAX) } else { PAUSE });
+        let is_again = self.was_late.replace(is_late) && is_late;
+        let pause = self.pause.get();
+        self.paused_until.set(is_again.then(|| after + pause));
+        if is_again {
+            self.pause.set((pause * 2).min(PAUSE_MAX));
+        } else if !is_late {
+            self.pause.set(PAUSE);
+        }
     }
 }
 
@@ -83,6 +90,8 @@ mod tests {
         let mut end = start + Duration::from_micros(500);
         worker.yielded(20_000, start, end);
         assert!(worker.may_yield(end), "that many requests take their time");
+        worker.yielded(30, start, end);
+        assert!(worker.may_yield(end), "once may be by chance");
         for seconds in [1, 2, 4, 8, 16, 32, 64, 64] {
             let pause = Duration::from_secs(seconds);
             worker.yielded(30, end - Duration::from_micros(500), end);
@@ -94,6 +103,7 @@ mod tests {
         assert!(!worker.may_yield(end + LATE), "whatever left long ago");
         worker.yielded(30, end, end);
         assert!(worker.may_yield(end));
+        worker.yielded(30, end, end + LATE);
         worker.yielded(30, end, end + LATE);
         assert!(worker.may_yield(end + LATE + PAUSE), "from the start again");
     }
