@@ -34,10 +34,11 @@ impl Task {
     pub(super) fn via_lane(&mut self, ask: &Ask<'_>) -> Routed {
         let class = self.class(ask);
         let may_be_held = class == InFlight::Write || ask.may_replicate();
-        let held = may_be_held
-            .then(|| self.session.local.held_lane(&self.state.key))
-            .flatten();
-        let lane = held.unwrap_or_else(|| self.lane());
+        let lane = if may_be_held {
+            self.lane_for_writes()
+        } else {
+            self.lane()
+        };
         if !self.take_home(Home::Link(lane.id)) {
             return Routed::Park;
         }

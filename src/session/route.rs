@@ -361,6 +361,13 @@ impl Task {
         routed
     }
 
+    /// The lane for what Redis holds while writes are paused: the one that it holds, if there is one.
+    #[inline]
+    pub(super) fn lane_for_writes(&mut self) -> Rc<crate::upstream::link::Link> {
+        let held = self.session.local.held_lane(&self.state.key);
+        held.unwrap_or_else(|| self.lane())
+    }
+
     /// The lane for the session's key.
     pub(super) fn lane(&mut self) -> Rc<crate::upstream::link::Link> {
         match &self.lane {

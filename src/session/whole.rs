@@ -71,8 +71,7 @@ impl Task {
         let Some(ends) = find(input, scanner, limits, pipeline_max) else {
             return Whole::No;
         };
-        let held = self.session.local.held_lane(&self.state.key);
-        let lane = held.unwrap_or_else(|| self.lane());
+        let lane = self.lane_for_writes();
         if !self.session.local.ends_with_exec(&lane)
             || self.session.dedicated.borrow().is_some() && !self.release_dedicated()
         {
@@ -97,7 +96,7 @@ impl Task {
     }
 
     /// What [`Task::route_new`] sees to before it forwards a command that any connection can execute.
-    fn may_send_whole(&mut self) -> bool {
+    fn may_send_whole(&self) -> bool {
         let session = &self.session;
         self.is_forwarding()
             && !self.is_bound()

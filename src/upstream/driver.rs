@@ -383,8 +383,11 @@ impl Driver {
                 let before = std::mem::replace(&mut self.answered, slot.class);
                 let left =
                     is_error && (before, slot.class) == (InFlight::Queued, InFlight::Write) && leaves_open(bytes);
-                let sign = is_error.then(|| sign_of(bytes, self.link.out.borrow().request(&slot), self.role));
-                let sign = sign.flatten();
+                let sign = if is_error {
+                    sign_of(bytes, self.link.out.borrow().request(&slot), self.role)
+                } else {
+                    None
+                };
                 let flush = match sign {
                     None => slot.recipient.reply(slot.seq, bytes, piece, slot.class),
                     Some(sign) => self.not_executed(&slot, sign),

@@ -11,9 +11,11 @@ const SERVED: Duration = Duration::from_micros(100);
 const SERVED_PER_BYTE: Duration = Duration::from_nanos(50);
 /// What left earlier than these bytes has been served.
 const SERVED_BYTES_MAX: u32 = 16 << 10;
-/// Those that take longer twice in a row compute: how long they are not given way to again, twice as long each time.
+/// Those that take longer so many times in a row compute.
+const LATE_MAX: u32 = 2;
+/// How long they are not given way to again, twice as long each time, up to 64 s.
 const PAUSE: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(64);
+const DOUBLINGS_MAX: u32 = 6;
 
 thread_local! {
     static WORKER: GiveWay = const { GiveWay::new() };
@@ -23,9 +25,8 @@ struct GiveWay {
     /// Bytes of requests that have left since the last sleep.
     left_bytes: Cell<usize>,
     paused_until: Cell<Option<Instant>>,
-    /// The next one.
-    pause: Cell<Duration>,
-    was_late: Cell<bool>,
+    /// Yields in a row, up to now, that took too long.
+    late_count: Cell<u32>,
 }
 
 /// So many bytes of requests have left on this worker.
@@ -53,8 +54,7 @@ impl GiveWay {
         Self {
             left_bytes: Cell::new(0),
             paused_until: Cell::new(None),
-            pause: Cell::new(PAUSE),
-            was_late: Cell::new(false),
+            late_count: Cell::new(0),
         }
     }
 
@@ -65,14 +65,15 @@ impl GiveWay {
     fn yielded(&self, bytes: usize, before: Instant, after: Instant) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(SERVED_BYTES_MAX);
         let is_late = after.duration_since(before) > SERVED + SERVED_PER_BYTE * bytes;
-        let is_again = self.was_late.replace(is_late) && is_late;
-        let pause = self.pause.get();
-        self.paused_until.set(is_again.then(|| after + pause));
-        if is_again {
-            self.pause.set((pause * 2).min(PAUSE_MAX));
-        } else if !is_late {
-            self.pause.set(PAUSE);
-        }
+        let late_count = if is_late {
+            self.late_count.get().saturating_add(1)
+        } else {
+            0
+        };
+        self.late_count.set(late_count);
+        let doublings = late_count.saturating_sub(LATE_MAX).min(DOUBLINGS_MAX);
+        let until = after + PAUSE * 2_u32.pow(doublings);
+        self.paused_until.set((late_count >= LATE_MAX).then_some(until));
     }
 }
 

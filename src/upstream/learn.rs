@@ -39,15 +39,17 @@ impl LearnedSlot {
         Arc::clone(&self.lock())
     }
 
-    fn set(&self, learned: Learned) {
-        *self.lock() = Arc::new(learned);
+    /// `next` is made of what is known.
+    fn set(&self, next: impl FnOnce(&Learned) -> Learned) {
+        let mut learned = self.lock();
+        *learned = Arc::new(next(&learned));
+        drop(learned);
         self.version.fetch_add(1, Ordering::Release);
     }
 
     /// An EXEC was answered as if there were none: so it is taken until the upstream has said otherwise.
     pub(super) fn doubt_exec(&self) {
-        let doubted = Learned::clone(&self.get()).with_exec(&[]);
-        self.set(doubted);
+        self.set(|known| known.clone().with_exec(&[]));
         self.want();
     }
 
@@ -93,11 +95,11 @@ pub(super) async fn learn(shared: Arc<Shared>) {
         Some(entries) => {
             let learned = Learned::new(&entries).with_exec(&exec);
             let commands = learned.len();
-            slot.set(learned);
+            slot.set(|_| learned);
             tracing::debug!(upstream = target.name, commands, "asked for the upstream's commands");
         }
         None => {
-            slot.set(Learned::default().with_exec(&exec));
+            slot.set(|_| Learned::default().with_exec(&exec));
             if !slot.is_refusal_said.swap(true, Ordering::Relaxed) {
                 let reason = error_text(&reply).unwrap_or_else(|| "not understood".into());
                 tracing::info!(

@@ -94,7 +94,7 @@ impl World {
         self.proxy.wait_for_mode("down", DEADLINE);
         let address = self.place.address();
         wait_until(DEADLINE, "the relay is gone", || {
-            std::net::TcpListener::bind(&address).is_ok()
+            std::net::TcpStream::connect(&address).is_err()
         });
     }
 

@@ -1,7 +1,7 @@
 //! Free loopback ports that no other test takes, in this process or another.
 
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Below Linux's ephemeral range, so that no outgoing connection ever sits on one of them.
@@ -30,7 +30,8 @@ impl Port {
             let Ok(lock) = File::create(dir.join(number.to_string())) else {
                 continue;
             };
-            if lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", number)).is_ok() {
+            // Not by listening: a process that another thread starts at that moment listens on until its exec.
+            if lock.try_lock().is_ok() && TcpStream::connect(("127.0.0.1", number)).is_err() {
                 return Self { number, _lock: lock };
             }
         }
