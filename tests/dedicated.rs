@@ -87,6 +87,36 @@ fn sessions_that_come_for_one_transaction_cost_redis_no_connects() {
     assert_eq!(direct.call(&["GET", "n"]), bulk("500"));
 }
 
+/// What was refused inside them leaves nothing behind when they have ended.
+#[test]
+fn transactions_that_redis_refuses_cost_it_no_connects() {
+    let redis = RedisServer::start(Durability::Memory);
+    let mut direct = redis.client();
+    let proxy = with_spares(&redis, &mut direct);
+    direct.call(&["CONFIG", "SET", "maxmemory", "1"]);
+    let before = connects(&mut direct);
+    for _ in 0..100 {
+        for (refused, error, ending, ended) in [
+            ("SET n 1", "-OOM ", "EXEC", "-EXECABORT "),
+            ("INCR", "-ERR wrong number", "EXEC", "-EXECABORT "),
+            ("GET", "-ERR wrong number", "DISCARD", "+OK"),
+        ] {
+            let mut client = proxy.client();
+            assert_eq!(client.call(&["MULTI"]), b"+OK\r\n");
+            for (line, expected) in [(refused, error), (ending, ended)] {
+                let reply = client.call(&line.split(' ').collect::<Vec<_>>());
+                assert!(
+                    reply.starts_with(expected.as_bytes()),
+                    "{line}: {}",
+                    reply.escape_ascii()
+                );
+            }
+        }
+    }
+    let more = connects(&mut direct) - before;
+    assert!(more <= 20, "{more} connects for 300 sessions");
+}
+
 #[test]
 fn sessions_that_ask_for_transactions_at_once_settle_for_the_connections_they_need() {
     const CLIENTS: usize = 20;
@@ -270,6 +300,11 @@ fn replies_and_confirmations_keep_the_order_of_what_was_asked() {
                 lines.iter().flat_map(|_| client.reply()).collect()
             });
         }
+        pair.check("SUBSCRIBE, and what is no request", |dial| {
+            let mut client = connect(dial());
+            client.send_raw(&[command(&["SUBSCRIBE", "c"]), b"*1\r\n$x\r\n".to_vec()].concat());
+            [client.reply(), client.reply()].concat()
+        });
     }
 }
 

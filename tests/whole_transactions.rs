@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use support::{
-    Client, DEADLINE, Durability, RedisServer, Relay, Settings, Tideover, Verdict, await_down, bulk, command,
+    Client, DEADLINE, Durability, Port, RedisServer, Relay, Settings, Tideover, Verdict, await_down, bulk, command,
     error_text,
 };
 
@@ -313,6 +313,42 @@ fn a_redis_that_comes_back_without_exec_puts_nobody_into_a_transaction_of_others
     }
     assert_eq!(other.call(&["SET", "k", "w"]), b"+OK\r\n");
     assert_eq!(redis.client().call(&["GET", "k"]), bulk("w"));
+}
+
+/// A node of a cluster discards a transaction that spans slots, with an error that is not EXECABORT.
+#[test]
+fn where_a_node_of_a_cluster_refuses_it_others_notice_nothing() {
+    let bus = Port::reserve();
+    let bus_port = bus.number().to_string();
+    let redis = RedisServer::start_with(
+        Durability::Memory,
+        &["--cluster-enabled", "yes", "--cluster-port", &bus_port],
+    );
+    let mut direct = redis.client();
+    assert_eq!(direct.call(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]), b"+OK\r\n");
+    support::wait_until(DEADLINE, "the cluster is up", || {
+        direct.call(&["SET", "k", "v"]) == b"+OK\r\n"
+    });
+    let proxy = in_front_of(&redis, &one_worker());
+    let (mut client, mut other) = (proxy.client(), proxy.client());
+    other.call(&["GET", "k"]);
+    let connections = |direct: &mut Client| {
+        let stats = String::from_utf8(direct.call(&["INFO", "stats"])).unwrap();
+        let line = stats
+            .lines()
+            .find(|line| line.starts_with("total_connections_received:"));
+        line.unwrap().to_owned()
+    };
+    let before = connections(&mut direct);
+    for applied in 1..=20 {
+        send(&mut client, &["MULTI", "SET a 1", "SET b 2", "EXEC"]);
+        send(&mut other, &["INCR n"]);
+        let seen = read(&mut client, 4);
+        assert!(seen[3].starts_with("-CROSSSLOT "), "{seen:?}");
+        assert_eq!(other.reply(), format!(":{applied}\r\n").into_bytes());
+    }
+    assert_eq!(connections(&mut direct), before);
+    assert_eq!(direct.call(&["EXISTS", "a"]), b":0\r\n");
 }
 
 #[test]

@@ -436,13 +436,6 @@ impl Session {
         }
     }
 
-    #[cold]
-    fn alter_dedicated(&self) {
-        if let Some(link) = self.dedicated.borrow().as_ref() {
-            link.alter();
-        }
-    }
-
     /// A request whose fate is not known. The name is its command's.
     fn answer_uncertain(&self, seq: u64, request: &[u8]) {
         stats::add(&self.local.worker().stats.uncertain_answered, 1);

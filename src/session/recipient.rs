@@ -68,8 +68,6 @@ impl Recipient for Session {
         self.note_reply(seq, bytes);
         match class {
             InFlight::Write => self.write_answered(seq, bytes),
-            // MULTI, WATCH, DISCARD or UNWATCH may be what was refused: only Redis knows what is open on the connection now.
-            InFlight::Queued if bytes.first() == Some(&b'-') => self.alter_dedicated(),
             InFlight::Read | InFlight::ReadAgain | InFlight::Queued => {}
         }
         if self.dead.get() {

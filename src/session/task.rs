@@ -16,7 +16,7 @@ use super::streaming::{STREAMED_READ_BYTES, Streaming};
 use super::whole::{Whole, is_multi};
 use super::{ChangeAwaited, Home, Session, Settings};
 use crate::resp::Request;
-use crate::resp::scan::{Scan, Scanner};
+use crate::resp::scan::{ProtocolError, Scan, Scanner};
 use crate::upstream::io::{Reader, Writer};
 use crate::upstream::link::Link;
 use crate::upstream::turn::{SCRATCH_BYTES, wake_after_others};
@@ -439,12 +439,11 @@ impl Task {
                 Ok(Scan::Request { len }) => (Request::new(rest.get(..len).unwrap_or_default(), scanner.spans()), len),
                 Ok(Scan::Inline { len }) => (Request::new(scanner.inline(), scanner.spans()), len),
                 Err(error) => {
-                    let mut reply = Vec::new();
-                    error.write(&mut reply);
-                    let seq = self.session.issue();
-                    self.session.answer(seq, &reply);
-                    self.closing = Closing::AfterReplies;
-                    at = bytes.len();
+                    if self.refuse_protocol(&error) == Routed::Done {
+                        at = bytes.len();
+                    } else {
+                        scanner.reset();
+                    }
                     break;
                 }
             };
@@ -461,5 +460,20 @@ impl Task {
         }
         self.scanner = scanner;
         at
+    }
+    /// What came is no request: nothing behind it is looked at.
+    #[cold]
+    fn refuse_protocol(&mut self, error: &ProtocolError) -> Routed {
+        // Confirmations have no place of their own among the replies.
+        if !self.session.subscriptions.borrow().is_confirmed() {
+            self.session.parked.set(true);
+            return Routed::Park;
+        }
+        let mut reply = Vec::new();
+        error.write(&mut reply);
+        let seq = self.session.issue();
+        self.session.answer(seq, &reply);
+        self.closing = Closing::AfterReplies;
+        Routed::Done
     }
 }

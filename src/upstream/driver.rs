@@ -16,7 +16,6 @@ use super::leaving::Leaving;
 use super::link::{Fate, Flush, InFlight, Link, LinkKind, LinkState, Piece, Slot};
 use super::local::Local;
 use super::opening::{open, wake_watchers};
-use super::said::leaves_open;
 use super::shared::{Mode, Sign};
 use super::stall::Stall;
 use super::stats;
@@ -262,13 +261,18 @@ impl Driver {
         if self.link.kind == LinkKind::Dedicated {
             return false;
         }
-        if !self.stall.as_ref().is_some_and(|stall| stall.is_for(&next)) {
-            self.link.detach(&next);
-            self.stall = Some(Stall::new(Rc::clone(&next), self.local.shared.target.timeouts.command));
-        }
-        if self.link.is_shared_with(&next) && self.stall.as_mut().is_some_and(|stall| stall.is_over(cx)) {
+        let stall = match self.stall.take() {
+            Some(stall) if stall.is_for(&next) => stall,
+            before => {
+                self.link.detach(&next);
+                match before {
+                    Some(before) => before.next(Rc::clone(&next)),
+                    None => Stall::new(Rc::clone(&next), self.local.shared.target.timeouts.command),
+                }
+            }
+        };
+        if self.stall.insert(stall).is_over(cx) && self.link.is_shared_with(&next) {
             next.give_up();
-            self.stall = None;
             return true;
         }
         false
@@ -381,8 +385,7 @@ impl Driver {
                 stats.answered(now_us.wrapping_sub(slot.sent_us));
                 let is_error = whole && kind == Kind::Error;
                 let before = std::mem::replace(&mut self.answered, slot.class);
-                let left =
-                    is_error && (before, slot.class) == (InFlight::Queued, InFlight::Write) && leaves_open(bytes);
+                let is_left_open = self.link.is_left_open(before, &slot, bytes, kind);
                 let sign = if is_error {
                     sign_of(bytes, self.link.out.borrow().request(&slot), self.role)
                 } else {
@@ -401,27 +404,24 @@ impl Driver {
                 if flush == Flush::Wanted {
                     self.flushes.push(slot.recipient);
                 }
-                if left {
-                    return self.left_in_transaction();
+                if is_left_open {
+                    return Err(self.left_in_transaction());
                 }
             }
         }
         Ok(())
     }
 
-    /// Nobody else is to be answered from inside it: what stands behind is judged as lost. Its own session may go on.
+    /// What stands behind it is judged as lost.
     #[cold]
-    fn left_in_transaction(&self) -> Result<(), End> {
-        match self.link.kind {
-            LinkKind::Lane => {
-                self.local.shared.learned.doubt_exec();
-                Err(End::InTransaction)
-            }
-            LinkKind::Dedicated => {
-                self.link.alter();
-                Ok(())
-            }
-        }
+    fn left_in_transaction(&self) -> End {
+        let shared = &self.local.shared;
+        shared.learned.doubt_exec();
+        tracing::warn!(
+            upstream = shared.target.name,
+            "EXEC was refused, and its transaction may still be open: the connection ends"
+        );
+        End::InTransaction
     }
 
     fn deliver_out_of_band(&mut self, bytes: &[u8], piece: Piece) {
@@ -452,11 +452,17 @@ impl Driver {
             // Stays on the file until the fence has another proof; a plain close would go on sending what was not acknowledged.
             End::Broken | End::NotResp | End::InTransaction | End::DrainedTooLong => self.writer.reset_on_close(),
         }
-        if was == LinkState::Up && !slots.is_empty() {
-            self.local.shared.report(match end {
-                End::NotResp => Sign::NotAccepted,
-                End::ClosedByPeer | End::Broken | End::InTransaction | End::DrainedTooLong => Sign::Reset,
-            });
+        let sign = match end {
+            End::NotResp => Some(Sign::NotAccepted),
+            End::ClosedByPeer | End::Broken | End::DrainedTooLong => Some(Sign::Reset),
+            // The upstream answers.
+            End::InTransaction => None,
+        };
+        if let Some(sign) = sign
+            && was == LinkState::Up
+            && !slots.is_empty()
+        {
+            self.local.shared.report(sign);
         }
         // What writes to the socket ends with it.
         let out = self.link.out.take();

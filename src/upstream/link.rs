@@ -16,8 +16,8 @@ pub use super::in_flight::{Fate, InFlight, again};
 use super::leaving::Leaving;
 use super::outgoing::Outgoing;
 use super::own_request::OwnRequest;
-use super::said::RefusedExec;
 use super::settings::Identity;
+use super::transaction::{Altered, RefusedExec};
 use crate::resp::Protocol;
 
 /// What an upstream connection is set up for.
@@ -168,8 +168,7 @@ pub struct Link {
     pub(super) asked_beside: Cell<bool>,
     /// A dedicated connection that some session has had.
     pub(super) has_served: Cell<bool>,
-    /// It may be something else by now than its key says, or carry state of its session.
-    altered: Cell<bool>,
+    pub(super) altered: Cell<Altered>,
     /// Requests that were pushed.
     pub(super) pushed: Cell<u64>,
     /// Something was pushed since the last look at idle lanes.
@@ -212,7 +211,7 @@ impl Link {
             heard_us: Cell::new(0),
             asked_beside: Cell::new(false),
             has_served: Cell::new(false),
-            altered: Cell::new(false),
+            altered: Cell::default(),
             pushed: Cell::new(0),
             used: Cell::new(true),
             client_id: Cell::new(0),
@@ -415,11 +414,6 @@ impl Link {
         self.incoming.get() == Incoming::Bytes
     }
 
-    /// Something was said on it that makes it of no use to anybody but its session.
-    pub fn alter(&self) {
-        self.altered.set(true);
-    }
-
     /// Dedicated, and without a session: nobody waits for it.
     pub(super) fn is_spare(&self) -> bool {
         self.kind == LinkKind::Dedicated && self.owner.borrow().is_none() && self.slots.borrow().is_empty()
@@ -428,7 +422,7 @@ impl Link {
     /// Whether it could serve another session as it is: nothing under way, no state of its own.
     #[must_use]
     pub(super) fn is_reusable(&self) -> bool {
-        self.is_open() && !self.is_passthrough() && !self.altered.get() && self.slots.borrow().is_empty()
+        self.is_open() && !self.is_passthrough() && self.altered.get() == Altered::No && self.slots.borrow().is_empty()
     }
 
     /// Stops writing: hands unsent requests back to their sessions, keeps those sent for the answers that may still come.

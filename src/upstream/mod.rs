@@ -36,6 +36,7 @@ mod speaker;
 pub mod stall;
 pub mod stats;
 pub mod tls;
+pub mod transaction;
 mod trouble;
 pub mod turn;
 

@@ -74,38 +74,6 @@ impl Versions {
     }
 }
 
-/// What an EXEC that is refused (a script runs, a right is gone) leaves on its connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RefusedExec {
-    /// No transaction: Redis since 6.2 (its pull request 7390), and Valkey.
-    Discards,
-    /// Perhaps one that is still open.
-    #[default]
-    NotKnown,
-}
-
-impl RefusedExec {
-    /// What INFO's section `server` says of it. A server of another kind has a version of its own there, beside that of the Redis it is like.
-    pub(super) fn of(info: &str) -> Self {
-        const OWN: [&str; 3] = ["redis_version", "valkey_version", "gcc_version"];
-        let mut fields = info.lines().filter_map(|line| line.split_once(':'));
-        if fields.any(|(field, _)| field.ends_with("_version") && !OWN.contains(&field)) {
-            return Self::NotKnown;
-        }
-        let version = value_of(info, "redis_version:", '\n').unwrap_or_default();
-        let mut numbers = version.split('.').map_while(|number| number.parse().ok());
-        match (numbers.next(), numbers.next()) {
-            (Some(6), Some(2_u32..)) | (Some(7_u32..), _) => Self::Discards,
-            _ => Self::NotKnown,
-        }
-    }
-}
-
-/// Whether behind this error, which answers the EXEC of a transaction, that may still be open.
-pub(super) fn leaves_open(error: &[u8]) -> bool {
-    !error.starts_with(b"-EXECABORT ") && !error.starts_with(b"-ERR EXEC without MULTI")
-}
-
 pub(super) fn hello_facts(reply: &[u8]) -> Facts {
     let Some(reply) = value(reply) else {
         return Facts::default();
@@ -147,35 +115,4 @@ pub(super) fn time_ms(reply: &[u8]) -> Option<i64> {
     let seconds: i64 = seconds.as_str()?.parse().ok()?;
     let microseconds: i64 = microseconds.as_str()?.parse().ok()?;
     Some(seconds * 1000 + microseconds / 1000)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_of_servers_known_to_discard_a_refused_transaction_it_is_said() {
-        for (info, expected) in [
-            (
-                "# Server\r\nredis_version:7.0.15\r\ngcc_version:12.2.0\r\n",
-                RefusedExec::Discards,
-            ),
-            ("redis_version:6.2.0\r\n", RefusedExec::Discards),
-            (
-                "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.0\r\n",
-                RefusedExec::Discards,
-            ),
-            ("redis_version:255.255.255\r\n", RefusedExec::Discards),
-            ("redis_version:6.0.20\r\n", RefusedExec::NotKnown),
-            (
-                "redis_version:7.4.0\r\ndragonfly_version:df-v1.30\r\n",
-                RefusedExec::NotKnown,
-            ),
-            ("garnet_version:1.0\r\nredis_version:7.4.3\r\n", RefusedExec::NotKnown),
-            ("redis_version:unstable\r\n", RefusedExec::NotKnown),
-            ("", RefusedExec::NotKnown),
-        ] {
-            assert_eq!(RefusedExec::of(info), expected, "{info}");
-        }
-    }
 }

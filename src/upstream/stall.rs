@@ -13,21 +13,39 @@ use super::own_request::OwnRequest;
 
 /// A client that takes less than this per `timeouts.command` is given up where others wait behind it.
 const TAKEN_BYTES_MIN: usize = 4 << 20;
+/// Behind one that was waited for, the next has half its time, and so on up to here: however many there are, others wait little longer than twice
+/// for the first.
+const HALVINGS_MAX: u32 = 5;
 
 /// A wait for one client.
 pub(super) struct Stall {
     stuck: Rc<dyn Recipient>,
     limit: Duration,
+    halvings: u32,
     until: Pin<Box<Sleep>>,
     /// Read for it since `until` was set.
     taken_bytes: usize,
 }
 
 impl Stall {
+    /// The first one on its lane.
     pub(super) fn new(stuck: Rc<dyn Recipient>, limit: Duration) -> Self {
+        Self::halved(stuck, limit, 0)
+    }
+
+    /// The next one on the same lane.
+    pub(super) fn next(&self, stuck: Rc<dyn Recipient>) -> Self {
+        match self.halvings {
+            HALVINGS_MAX => Self::halved(stuck, self.limit, HALVINGS_MAX),
+            halvings => Self::halved(stuck, self.limit / 2, halvings + 1),
+        }
+    }
+
+    fn halved(stuck: Rc<dyn Recipient>, limit: Duration, halvings: u32) -> Self {
         Self {
             stuck,
             limit,
+            halvings,
             until: Box::pin(sleep(limit)),
             taken_bytes: 0,
         }
@@ -39,7 +57,7 @@ impl Stall {
 
     pub(super) fn took(&mut self, bytes: usize) {
         self.taken_bytes += bytes;
-        if self.taken_bytes >= TAKEN_BYTES_MIN {
+        if self.taken_bytes >= TAKEN_BYTES_MIN >> self.halvings {
             self.taken_bytes = 0;
             self.until.as_mut().reset(Instant::now() + self.limit);
         }

@@ -204,6 +204,46 @@ fn a_write_behind_a_stuck_client_is_answered_once_that_is_given_up() {
 }
 
 #[test]
+fn a_write_behind_several_stuck_transactions_waits_for_little_longer_than_twice_for_one() {
+    const STUCK: usize = 6;
+    let rig = Rig::start();
+    wait_until(DEADLINE, "the upstream's commands are known", || {
+        rig.proxy.log_text().contains("asked for the upstream's commands")
+    });
+    rig.redis.client().call(&["SET", "big", &"x".repeat(12 << 20)]);
+    let mut writer = rig.proxy.client();
+    writer.call(&["SET", "written", "0"]);
+    let transaction = [
+        command(&["MULTI"]),
+        command(&["INCR", "stuck"]),
+        command(&["GET", "big"]).repeat(3),
+        command(&["EXEC"]),
+    ]
+    .concat();
+    // While Redis is frozen all get on the lane, the writer last.
+    rig.redis.stop();
+    let stuck: Vec<TcpStream> = (0..STUCK)
+        .map(|_| {
+            let mut stream = rig.stream();
+            stream.write_all(&transaction).unwrap();
+            stream
+        })
+        .collect();
+    wait_until(DEADLINE, "all are served", || {
+        rig.proxy.status()["clients"] == STUCK + 1
+    });
+    let begin = Instant::now();
+    writer.send(&["INCR", "written"]);
+    rig.redis.cont();
+    assert_eq!(integer(&writer.reply()), 1);
+    let took = begin.elapsed();
+    assert!(took > Duration::from_secs(2), "nobody was waited for: {took:?}");
+    assert!(took < Duration::from_secs(7), "it waited for each of them: {took:?}");
+    assert_eq!(writer.call(&["GET", "stuck"]), bulk(STUCK.to_string()));
+    drop(stuck);
+}
+
+#[test]
 fn a_pipeline_that_is_written_before_anything_is_read_comes_back_whole() {
     let gets = number_of("BACKPRESSURE_GETS", GETS);
     let mut rig = Rig::start();
