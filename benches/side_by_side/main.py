@@ -160,6 +160,12 @@ def main() -> None:
             results[workload.name] = measure(binary, redis, targets, workload)
             for target in targets[1:]:
                 processes.stop(target.process)
-    settings = {"rounds": ROUNDS, "seconds_per_run": SECONDS_PER_RUN, "load_cpus": sorted(LOAD_CPUS)}
+    settings = {
+        "rounds": ROUNDS,
+        "seconds_per_run": SECONDS_PER_RUN,
+        "load_cpus": sorted(LOAD_CPUS),
+        # Of loopback connections, too: with BBR large values take twice as long as with CUBIC.
+        "tcp_congestion_control": pathlib.Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
+    }
     document = {**settings, "targets": names, "results": results}
     report.write(document, ROOT / "target", os.environ.get("PLOT"))
