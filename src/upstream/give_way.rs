@@ -1,7 +1,8 @@
-//! What a worker does between its last request and its sleep: it lets others on its core run once.
+//! What a worker does between its last requests and its sleep: it lets others on its core run once.
 //!
 //! Where the upstream shares the core it answers meanwhile, and the worker goes on with the replies instead of being put to sleep and woken for
 //! them. Where nobody else is ready to run that costs one short system call; those that compute for long are not given way to again for a while.
+//! For one request alone it does not pay: the kernel then keeps apart those who would be quicker on one core.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 /// What others may take that serve us: a Redis that is woken, and what it does with each byte of requests.
 const SERVED: Duration = Duration::from_micros(100);
 const SERVED_PER_BYTE: Duration = Duration::from_nanos(50);
-/// What left earlier than these bytes has been served.
+/// What left earlier than these bytes has been served. One request that is larger comes in pieces, behind which others wait.
 const SERVED_BYTES_MAX: u32 = 16 << 10;
 /// Those that take longer so many times in a row compute.
 const LATE_MAX: u32 = 2;
@@ -22,11 +23,19 @@ thread_local! {
 }
 
 struct GiveWay {
+    /// Requests that were pushed since the last sleep before which something had left.
+    pushed: Cell<u32>,
     /// Bytes of requests that have left since the last sleep.
     left_bytes: Cell<usize>,
     paused_until: Cell<Option<Instant>>,
     /// Yields in a row, up to now, that took too long.
     late_count: Cell<u32>,
+}
+
+/// A request is to leave on this worker.
+#[inline]
+pub(super) fn request_pushed() {
+    WORKER.with(|worker| worker.pushed.set(worker.pushed.get().saturating_add(1)));
 }
 
 /// So many bytes of requests have left on this worker.
@@ -39,7 +48,7 @@ pub(super) fn requests_left(bytes: usize) {
 pub fn before_sleep() {
     WORKER.with(|worker| {
         let bytes = worker.left_bytes.take();
-        if bytes > 0 {
+        if bytes > 0 && worker.is_worth_it(bytes) {
             let before = Instant::now();
             if worker.may_yield(before) {
                 std::thread::yield_now();
@@ -52,10 +61,16 @@ pub fn before_sleep() {
 impl GiveWay {
     const fn new() -> Self {
         Self {
+            pushed: Cell::new(0),
             left_bytes: Cell::new(0),
             paused_until: Cell::new(None),
             late_count: Cell::new(0),
         }
+    }
+
+    /// Whether what has left is more than one request alone. Counts anew.
+    fn is_worth_it(&self, bytes: usize) -> bool {
+        self.pushed.take() > 1 || bytes > SERVED_BYTES_MAX as usize
     }
 
     fn may_yield(&self, now: Instant) -> bool {
@@ -82,6 +97,22 @@ mod tests {
     use super::*;
 
     const LATE: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn one_request_alone_is_not_worth_it() {
+        let worker = GiveWay::new();
+        for (pushed, bytes, expected) in [
+            (0, 30, false),
+            (1, 30, false),
+            (1, 5000, false),
+            (2, 60, true),
+            (1, 1 << 20, true),
+        ] {
+            worker.pushed.set(pushed);
+            assert_eq!(worker.is_worth_it(bytes), expected, "{pushed} of {bytes} bytes");
+            assert_eq!(worker.pushed.get(), 0);
+        }
+    }
 
     #[test]
     fn those_that_compute_for_long_are_not_given_way_to_for_a_while() {

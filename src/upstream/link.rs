@@ -12,6 +12,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::burst::Sender;
+use super::give_way::request_pushed;
 pub use super::in_flight::{Fate, InFlight, again};
 use super::leaving::Leaving;
 use super::outgoing::Outgoing;
@@ -282,6 +283,7 @@ impl Link {
         out.push(request);
         self.slots.borrow_mut().push_back(slot);
         self.pushed.set(self.pushed.get() + 1);
+        request_pushed();
         self.wake();
     }
 
