@@ -439,10 +439,12 @@ impl Task {
                 Ok(Scan::Request { len }) => (Request::new(rest.get(..len).unwrap_or_default(), scanner.spans()), len),
                 Ok(Scan::Inline { len }) => (Request::new(scanner.inline(), scanner.spans()), len),
                 Err(error) => {
-                    if self.refuse_protocol(&error) == Routed::Done {
-                        at = bytes.len();
-                    } else {
-                        scanner.reset();
+                    match self.refuse_protocol(&error) {
+                        Routed::Done => at = bytes.len(),
+                        Routed::Park => {
+                            scanner.reset();
+                            self.session.parked.set(true);
+                        }
                     }
                     break;
                 }
@@ -461,12 +463,12 @@ impl Task {
         self.scanner = scanner;
         at
     }
+
     /// What came is no request: nothing behind it is looked at.
     #[cold]
     fn refuse_protocol(&mut self, error: &ProtocolError) -> Routed {
         // Confirmations have no place of their own among the replies.
         if !self.session.subscriptions.borrow().is_confirmed() {
-            self.session.parked.set(true);
             return Routed::Park;
         }
         let mut reply = Vec::new();
