@@ -10,7 +10,8 @@ mod support;
 
 use support::pair::Pair;
 use support::{
-    Client, DEADLINE, Durability, RedisServer, Relay, Settings, Tideover, Verdict, bulk, command, integer, wait_until,
+    Client, DEADLINE, Durability, RedisServer, Relay, Settings, Tideover, Verdict, bulk, command, connects, info_count,
+    integer, wait_until,
 };
 
 /// Spares of a worker, as in src/upstream/pool.rs.
@@ -21,16 +22,6 @@ fn one_worker() -> Settings {
         workers: 1,
         ..Settings::default()
     }
-}
-
-fn field(redis: &mut Client, section: &str, name: &str) -> usize {
-    let text = String::from_utf8(redis.call(&["INFO", section])).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.unwrap().trim().parse().unwrap()
-}
-
-fn connects(redis: &mut Client) -> usize {
-    field(redis, "stats", "total_connections_received")
 }
 
 /// Connections on which nothing has been said since the handshake, and that are on file: what is up.
@@ -55,7 +46,7 @@ fn with_spares(redis: &RedisServer, direct: &mut Client) -> Tideover {
         proxy.log_text().contains("asked for the upstream's commands")
     });
     wait_until(DEADLINE, "the spares and the health connection", || {
-        field(direct, "clients", "connected_clients") == 1 + SPARES + 1
+        info_count(direct, "clients", "connected_clients") == 1 + SPARES + 1
     });
     proxy
 }
@@ -154,10 +145,10 @@ fn a_storm_of_blocking_sessions_dials_what_it_needs() {
         client.send(&["BLPOP", "q", "0"]);
     }
     wait_until(DEADLINE, "all of them block", || {
-        field(&mut direct, "clients", "blocked_clients") == 100
+        info_count(&mut direct, "clients", "blocked_clients") == 100
     });
     wait_until(DEADLINE, "the spares are there again", || {
-        field(&mut direct, "clients", "connected_clients") == 1 + 100 + SPARES + 1
+        info_count(&mut direct, "clients", "connected_clients") == 1 + 100 + SPARES + 1
     });
     assert!(connects(&mut direct) - before <= 100 + 2 * SPARES);
     for client in &mut clients {
@@ -207,7 +198,7 @@ fn a_spare_that_redis_ends_is_replaced_and_nobody_gets_it() {
     let before = connects(&mut direct);
     direct.call(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     wait_until(DEADLINE, "new spares, and a new health connection", || {
-        field(&mut direct, "clients", "connected_clients") == 1 + SPARES + 1
+        info_count(&mut direct, "clients", "connected_clients") == 1 + SPARES + 1
     });
     let mut client = proxy.client();
     assert_eq!(client.call(&["MULTI"]), b"+OK\r\n");

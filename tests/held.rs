@@ -11,7 +11,7 @@ mod support;
 use std::time::Duration;
 
 use support::pair::Pair;
-use support::{Client, DEADLINE, Durability, RedisServer, Settings, Tideover, bulk, command, wait_until};
+use support::{Client, DEADLINE, Durability, RedisServer, Settings, Tideover, bulk, command, info_count, wait_until};
 
 /// One worker, so that all share its lane.
 fn one_worker() -> Settings {
@@ -20,12 +20,6 @@ fn one_worker() -> Settings {
         command_timeout: Duration::from_secs(2),
         ..Settings::default()
     }
-}
-
-fn clients_info(redis: &mut Client, name: &str) -> usize {
-    let text = String::from_utf8(redis.call(&["INFO", "clients"])).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.unwrap().trim().parse().unwrap()
 }
 
 #[test]
@@ -52,7 +46,7 @@ fn a_pause_of_writes_holds_nobodys_reads_and_applies_each_write_once() {
             assert_eq!(admin.call(&["EXISTS", "n"]), format!(":{}\r\n", round - 1).into_bytes());
         }
         // Two lanes, spares, the health connection, this one, and the one that asked for the pause.
-        let connected = clients_info(&mut direct, "connected_clients");
+        let connected = info_count(&mut direct, "clients", "connected_clients");
         assert!(connected < 12, "{connected} connections");
         assert_eq!(admin.call(&["CLIENT", "UNPAUSE"]), b"+OK\r\n");
         for writer in &mut writers {

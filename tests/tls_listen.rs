@@ -155,10 +155,7 @@ fn pipelines_large_values_and_push_messages_pass_over_tls() {
     expect(&mut subscriber, b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5\r\nhello\r\n");
     let mut blocked = world.connect();
     blocked.write_all(&command(&["BLPOP", "q", "0"])).unwrap();
-    support::wait_until(DEADLINE, "BLPOP waits", || {
-        let info = world.redis.client().call(&["INFO", "clients"]);
-        String::from_utf8_lossy(&info).contains("blocked_clients:1")
-    });
+    support::wait_for_blocked(&mut world.redis.client(), 1, DEADLINE);
     check(&mut stream, &command(&["RPUSH", "q", "x"]), b":1\r\n");
     expect(&mut blocked, b"*2\r\n$1\r\nq\r\n$1\r\nx\r\n");
 }

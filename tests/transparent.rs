@@ -42,12 +42,7 @@ fn hello_greets_as_redis_does_but_for_the_id() {
 #[test]
 fn a_blocked_pop_is_woken_by_another_client() {
     let pair = Pair::start();
-    let blocked = |client: &mut Client| {
-        let line = |client: &mut Client| String::from_utf8(client.call(&["INFO", "clients"])).unwrap();
-        support::wait_until(support::DEADLINE, "a blocked client", || {
-            line(client).contains("blocked_clients:1\r\n")
-        });
-    };
+    let blocked = |client: &mut Client| support::wait_for_blocked(client, 1, support::DEADLINE);
     for connect in [|client: Client| client, Client::hello3] {
         pair.check("BLPOP and a command behind it", |dial| {
             let (mut waiter, mut other) = (connect(dial()), connect(dial()));

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use support::{
     Client, DEADLINE, Durability, Port, RedisServer, Relay, Settings, Tideover, Verdict, await_down, bulk, command,
-    error_text,
+    connects, error_text,
 };
 
 const UNCERTAIN: &str = "may or may not have been applied";
@@ -332,14 +332,7 @@ fn where_a_node_of_a_cluster_refuses_it_others_notice_nothing() {
     let proxy = in_front_of(&redis, &one_worker());
     let (mut client, mut other) = (proxy.client(), proxy.client());
     other.call(&["GET", "k"]);
-    let connections = |direct: &mut Client| {
-        let stats = String::from_utf8(direct.call(&["INFO", "stats"])).unwrap();
-        let line = stats
-            .lines()
-            .find(|line| line.starts_with("total_connections_received:"));
-        line.unwrap().to_owned()
-    };
-    let before = connections(&mut direct);
+    let before = connects(&mut direct);
     for applied in 1..=20 {
         send(&mut client, &["MULTI", "SET a 1", "SET b 2", "EXEC"]);
         send(&mut other, &["INCR n"]);
@@ -347,7 +340,7 @@ fn where_a_node_of_a_cluster_refuses_it_others_notice_nothing() {
         assert!(seen[3].starts_with("-CROSSSLOT "), "{seen:?}");
         assert_eq!(other.reply(), format!(":{applied}\r\n").into_bytes());
     }
-    assert_eq!(connections(&mut direct), before);
+    assert_eq!(connects(&mut direct), before);
     assert_eq!(direct.call(&["EXISTS", "a"]), b":0\r\n");
 }
 

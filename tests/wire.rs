@@ -194,14 +194,7 @@ fn a_client_that_vanishes_in_the_middle_of_something_leaves_no_trace() {
         }
         assert_eq!(other.call(&["GET", "trace"]), b"$-1\r\n", "after {what}");
     }
-    let leftover = |other: &mut Client, line: &str| {
-        String::from_utf8(other.call(&["INFO", "clients"]))
-            .unwrap()
-            .contains(line)
-    };
-    support::wait_until(support::DEADLINE, "no blocked client left", || {
-        leftover(&mut other, "blocked_clients:0\r\n")
-    });
+    support::wait_for_blocked(&mut other, 0, support::DEADLINE);
     support::wait_until(support::DEADLINE, "no subscriber left", || {
         integer(&other.call(&["PUBLISH", "trace", "x"])) == 0
     });

@@ -20,6 +20,7 @@ const HALVINGS_MAX: u32 = 5;
 /// A wait for one client.
 pub(super) struct Stall {
     stuck: Rc<dyn Recipient>,
+    /// For the first one on the lane.
     limit: Duration,
     halvings: u32,
     until: Pin<Box<Sleep>>,
@@ -35,10 +36,7 @@ impl Stall {
 
     /// The next one on the same lane.
     pub(super) fn next(&self, stuck: Rc<dyn Recipient>) -> Self {
-        match self.halvings {
-            HALVINGS_MAX => Self::halved(stuck, self.limit, HALVINGS_MAX),
-            halvings => Self::halved(stuck, self.limit / 2, halvings + 1),
-        }
+        Self::halved(stuck, self.limit, (self.halvings + 1).min(HALVINGS_MAX))
     }
 
     fn halved(stuck: Rc<dyn Recipient>, limit: Duration, halvings: u32) -> Self {
@@ -46,7 +44,7 @@ impl Stall {
             stuck,
             limit,
             halvings,
-            until: Box::pin(sleep(limit)),
+            until: Box::pin(sleep(limit / (1 << halvings))),
             taken_bytes: 0,
         }
     }
@@ -59,7 +57,8 @@ impl Stall {
         self.taken_bytes += bytes;
         if self.taken_bytes >= TAKEN_BYTES_MIN >> self.halvings {
             self.taken_bytes = 0;
-            self.until.as_mut().reset(Instant::now() + self.limit);
+            let limit = self.limit / (1 << self.halvings);
+            self.until.as_mut().reset(Instant::now() + limit);
         }
     }
 

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::support::{
-    Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, bulk, check, error_text, integer, numbers,
-    push, wait_until,
+    Client, DEADLINE, Durability, RedisServer, Settings, Tideover, array, bulk, check, error_text, info_count, integer,
+    numbers, push, wait_until,
 };
 use crate::way::{Exec, Way};
 use crate::{SECOND, assert_list, down, letters, list, lose, over};
@@ -186,13 +186,7 @@ fn evict_the_marker(redis: &RedisServer) {
     wait_until(DEADLINE, "the marker is idle", || idle(&marker) > 0);
     direct.call(&["SET", "filler", &"v".repeat(1 << 20)]);
     wait_until(DEADLINE, "the filler is idle", || idle("filler") > 0);
-    let info = String::from_utf8(direct.call(&["INFO", "memory"])).unwrap();
-    let used: usize = info
-        .lines()
-        .find_map(|line| line.strip_prefix("used_memory:"))
-        .unwrap()
-        .parse()
-        .unwrap();
+    let used = info_count(&mut direct, "memory", "used_memory");
     let limit = (used - (512 << 10)).to_string();
     for command in [
         ["CONFIG", "SET", "maxmemory-samples", "64"].as_slice(),

@@ -68,10 +68,21 @@ pub fn shown(bytes: &[u8]) -> String {
     format!("{}{more}", cut.escape_ascii())
 }
 
+/// A count in a section of INFO.
+pub fn info_count(redis: &mut Client, section: &str, name: &str) -> usize {
+    let text = String::from_utf8(redis.call(&["INFO", section])).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap().trim().parse().unwrap()
+}
+
+/// Connections that Redis has accepted so far.
+pub fn connects(redis: &mut Client) -> usize {
+    info_count(redis, "stats", "total_connections_received")
+}
+
 /// Until so many clients block at Redis.
 pub fn wait_for_blocked(direct: &mut Client, count: usize, deadline: Duration) {
     wait_until(deadline, &format!("{count} blocked clients"), || {
-        let text = String::from_utf8(direct.call(&["INFO", "clients"])).unwrap();
-        text.contains(&format!("blocked_clients:{count}\r\n"))
+        info_count(direct, "clients", "blocked_clients") == count
     });
 }
