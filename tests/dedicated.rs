@@ -24,16 +24,22 @@ fn one_worker() -> Settings {
     }
 }
 
+/// The client ids in the connection file.
+fn on_file(proxy: &Tideover) -> Vec<String> {
+    let slots = std::fs::read_to_string(proxy.data_dir().join("main/connections")).unwrap();
+    let ids = slots.lines().filter_map(|slot| slot.split(' ').next());
+    ids.filter(|id| !id.is_empty()).map(str::to_owned).collect()
+}
+
 /// Connections on which nothing has been said since the handshake, and that are on file: what is up.
 fn spares_up(proxy: &Tideover, direct: &mut Client) -> usize {
-    let on_file = std::fs::read_to_string(proxy.data_dir().join("main/connections")).unwrap();
-    let on_file: Vec<&str> = on_file.lines().filter_map(|slot| slot.split(' ').next()).collect();
+    let on_file = on_file(proxy);
     let clients = String::from_utf8(direct.call(&["CLIENT", "LIST"])).unwrap();
     let spares = clients.lines().filter(|client| client.contains(" cmd=time "));
     spares
         .filter(|client| {
             let id = client.strip_prefix("id=").and_then(|rest| rest.split(' ').next());
-            id.is_some_and(|id| on_file.contains(&id))
+            id.is_some_and(|id| on_file.iter().any(|there| there == id))
         })
         .count()
 }
@@ -205,6 +211,37 @@ fn a_spare_that_redis_ends_is_replaced_and_nobody_gets_it() {
     assert_eq!(client.call(&["EXEC"]), b"*0\r\n");
     assert_eq!(proxy.mode(), "healthy");
     assert!(connects(&mut direct) - before <= 2 * SPARES + 2);
+}
+
+#[test]
+fn connections_that_were_reset_come_off_the_file_while_redis_is_well() {
+    // So many are asked about at once, as in src/upstream/connections.rs.
+    const RESET: usize = 64;
+    let place = RedisServer::absent(Durability::Memory);
+    let redis = RedisServer::start(Durability::Memory);
+    let relay = Relay::start(&place, &redis, |request| match request[0].as_str() {
+        "MULTI" => Verdict::CloseAfter(b"+OK\r\nno RESP\r\n".to_vec()),
+        _ => Verdict::Pass,
+    });
+    let proxy = Tideover::start_with(&place, &one_worker());
+    proxy.wait_for_mode("healthy", DEADLINE);
+    for _ in 0..RESET {
+        assert_eq!(proxy.client().call(&["MULTI"]), b"+OK\r\n");
+    }
+    wait_until(DEADLINE, "they are off the file", || on_file(&proxy).len() <= SPARES);
+    let kills = relay
+        .requests()
+        .into_iter()
+        .filter(|(_, request)| request.starts_with("CLIENT KILL ID "));
+    let asked_on: Vec<usize> = kills.map(|(connection, _)| connection).collect();
+    assert_eq!(asked_on.len(), RESET, "each once");
+    assert!(
+        asked_on.iter().all(|connection| *connection == asked_on[0]),
+        "on one connection"
+    );
+    assert_eq!(proxy.mode(), "healthy");
+    let metrics = proxy.get("/metrics").1;
+    assert!(!metrics.contains("to=\"open\""), "no fence did it: {metrics}");
 }
 
 #[test]

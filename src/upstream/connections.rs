@@ -14,6 +14,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,6 +23,9 @@ const SLOT_BYTES: usize = 160;
 const SLOTS_MAX: usize = 65_536;
 /// Slots that a new file has room for at once.
 const SLOTS_READY: usize = 256;
+/// So many connections that were reset are asked about at once: one connection, and a look at all its clients for each, is what that costs the
+/// upstream.
+const RESET_READY: RangeInclusive<usize> = 64..=256;
 
 /// A connection as the upstream knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +67,8 @@ struct Slots {
     entries: Vec<Option<Entry>>,
     next_serial: u64,
     extent: Extent,
+    /// Of connections that ended without a proof, and about which nobody is asked yet.
+    reset: Vec<Ticket>,
 }
 
 #[derive(Debug)]
@@ -205,6 +211,33 @@ impl ConnectionFile {
         }
     }
 
+    /// A connection on the file has ended, and not in a way that proves it dead.
+    pub fn was_reset(&self, ticket: Ticket) {
+        let mut slots = self.lock();
+        if slots.reset.len() < SLOTS_MAX {
+            slots.reset.push(ticket);
+        }
+    }
+
+    /// Those that were reset, once they are many; none of them a second time. Forgets those that are off the file.
+    #[must_use]
+    pub fn take_reset(&self) -> Vec<Entry> {
+        let mut slots = self.lock();
+        if slots.reset.len() < *RESET_READY.start() {
+            return Vec::new();
+        }
+        let left = slots.reset.len().saturating_sub(*RESET_READY.end());
+        let reset = slots.reset.split_off(left);
+        let on_file = |ticket: &Ticket| {
+            slots
+                .entries
+                .get(ticket.slot)?
+                .clone()
+                .filter(|entry| entry.ticket == *ticket)
+        };
+        reset.iter().filter_map(on_file).collect()
+    }
+
     /// Connections dialled before `generation`.
     #[must_use]
     pub fn older_than(&self, generation: u64) -> Vec<Entry> {
@@ -333,6 +366,30 @@ mod tests {
         let left = file.older_than(5);
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].connection.client_id, 8);
+    }
+
+    #[test]
+    fn those_that_were_reset_are_asked_about_once_and_by_the_many() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = ConnectionFile::open(&dir.path().join("connections")).unwrap();
+        let (least, most) = (*RESET_READY.start(), *RESET_READY.end());
+        let mut tickets: Vec<Ticket> = (0..=most as u64)
+            .map(|id| file.enter(2, connection(id)).unwrap())
+            .collect();
+        let last = tickets.pop().unwrap();
+        for ticket in &tickets[..least - 1] {
+            file.was_reset(*ticket);
+        }
+        assert!(file.take_reset().is_empty(), "too few");
+        for ticket in &tickets[least - 1..] {
+            file.was_reset(*ticket);
+        }
+        file.was_reset(last);
+        file.closed(last);
+        assert_eq!(file.take_reset().len(), most - 1, "one is off the file");
+        file.was_reset(last);
+        assert!(file.take_reset().is_empty(), "one is left, and the one off the file");
+        assert_eq!(file.count(), most, "until there is a proof");
     }
 
     #[test]

@@ -449,8 +449,11 @@ impl Driver {
         let slots = self.link.slots.take();
         match end {
             End::ClosedByPeer => self.local.shared.connections.closed(ticket),
-            // Stays on the file until the fence has another proof; a plain close would go on sending what was not acknowledged.
-            End::Broken | End::NotResp | End::InTransaction | End::DrainedTooLong => self.writer.reset_on_close(),
+            // Stays on the file until there is another proof; a plain close would go on sending what was not acknowledged.
+            End::Broken | End::NotResp | End::InTransaction | End::DrainedTooLong => {
+                self.local.shared.connections.was_reset(ticket);
+                self.writer.reset_on_close();
+            }
         }
         let sign = match end {
             End::NotResp => Some(Sign::NotAccepted),
@@ -458,10 +461,7 @@ impl Driver {
             // The upstream answers.
             End::InTransaction => None,
         };
-        if let Some(sign) = sign
-            && was == LinkState::Up
-            && !slots.is_empty()
-        {
+        if let Some(sign) = sign.filter(|_| was == LinkState::Up && !slots.is_empty()) {
             self.local.shared.report(sign);
         }
         // What writes to the socket ends with it.

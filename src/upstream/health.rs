@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::dead::clear;
 use super::dial::{
     Conversation, DialError, Facts, Handshake, Opener, Role, command, connect_bare, dial_counted, error_text, value_of,
 };
@@ -277,6 +278,10 @@ impl<E: Edges> Health<E> {
             }
             if Instant::now() >= tend_at {
                 self.edges.tend().await;
+                let reset = self.shared.connections.take_reset();
+                if !reset.is_empty() {
+                    tokio::task::spawn_local(clear(Arc::clone(&self.shared), reset));
+                }
                 tend_at = Instant::now() + PING_INTERVAL;
             }
             if let Ok(Some(sign)) = timeout(LOOK_INTERVAL, self.signs.recv()).await {

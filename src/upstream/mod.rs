@@ -6,6 +6,7 @@ pub mod burst;
 pub mod clock;
 mod connect;
 pub mod connections;
+pub mod dead;
 pub mod dial;
 mod driver;
 mod gather;

@@ -1,0 +1,143 @@
+//! What proves that a connection is dead, so that nothing more of it is read by the upstream: another server process, or the reply to CLIENT KILL
+//! for exactly that connection. (The third proof is its end, read by the worker that has it.)
+
+use std::sync::Arc;
+
+use tokio::time::timeout;
+
+use super::connections::Entry;
+use super::dial::{Conversation, Handshake, Opener, command, dial_counted};
+use super::shared::Shared;
+use crate::resp::Protocol;
+
+/// What is known of a connection on the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Its server process is not the one that answers now.
+    AnotherProcess,
+    /// Any integer in reply to its KILL is a proof.
+    Kill,
+    /// Only `:1` is: the server may be another one, or the address not what it calls it.
+    KillOnlyIfThere,
+    None,
+}
+
+impl Proof {
+    /// With a server that calls itself `run_id`.
+    #[must_use]
+    pub fn of(entry: &Entry, run_id: Option<&str>) -> Self {
+        let is_same_process = match (entry.connection.run_id.as_deref(), run_id) {
+            (Some(then), Some(now)) if then != now => return Self::AnotherProcess,
+            (Some(_), Some(_)) => true,
+            (None, _) | (_, None) => false,
+        };
+        if entry.connection.address.is_none() || entry.connection.client_id == 0 {
+            Self::None
+        } else if is_same_process {
+            Self::Kill
+        } else {
+            Self::KillOnlyIfThere
+        }
+    }
+
+    /// Whether it is one, with this reply to [`kill`].
+    #[must_use]
+    pub fn is_given_by(self, reply: &[u8]) -> bool {
+        match self {
+            Self::AnotherProcess => true,
+            Self::Kill => reply.first() == Some(&b':'),
+            Self::KillOnlyIfThere => reply == b":1\r\n",
+            Self::None => false,
+        }
+    }
+}
+
+/// The request that ends exactly this connection, if it is there.
+#[must_use]
+pub fn kill(entry: &Entry) -> Vec<u8> {
+    let id = entry.connection.client_id.to_string();
+    let address = entry.connection.address.as_deref().unwrap_or_default();
+    command(&["CLIENT", "KILL", "ID", &id, "ADDR", address])
+}
+
+/// Takes connections off the file that were reset while the upstream is well: no fence comes to do it. On a connection of its own, within
+/// `timeouts.connect` each for dialling and asking. What the upstream has not answered is asked again; what it has answered otherwise stays for the fence.
+pub(super) async fn clear(shared: Arc<Shared>, reset: Vec<Entry>) {
+    let target = &shared.target;
+    let credentials = target.own_credentials();
+    let handshake = Handshake {
+        opener: Opener::Itself,
+        credentials: credentials.as_ref(),
+        protocol: Protocol::Resp2,
+        db: 0,
+    };
+    let answered = async {
+        let dialled = dial_counted(target, &handshake).await.ok()?;
+        let run_id = dialled.facts.run_id.clone();
+        let request: Vec<u8> = reset.iter().flat_map(kill).collect();
+        let mut conversation = Conversation::from(dialled);
+        let asked = timeout(target.timeouts.connect, conversation.ask(&request, reset.len()));
+        Some((run_id, asked.await.ok()?.ok()?))
+    };
+    let Some((run_id, replies)) = answered.await else {
+        for entry in reset {
+            shared.connections.was_reset(entry.ticket);
+        }
+        return;
+    };
+    for (entry, reply) in reset.iter().zip(&replies) {
+        if Proof::of(entry, run_id.as_deref()).is_given_by(reply) {
+            shared.connections.closed(entry.ticket);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::connections::{Connection, ConnectionFile};
+
+    #[test]
+    fn what_counts_as_proof() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = ConnectionFile::open(&dir.path().join("connections")).unwrap();
+        let entry = |client_id, address: Option<&str>, run_id: Option<&str>| {
+            let connection = Connection {
+                client_id,
+                address: address.map(str::to_owned),
+                run_id: run_id.map(str::to_owned),
+            };
+            let ticket = file.enter(1, connection.clone()).unwrap();
+            Entry {
+                ticket,
+                generation: 1,
+                connection,
+            }
+        };
+        let here = Some("127.0.0.1:4000");
+        for (entry, run_id, expected) in [
+            (entry(7, here, Some("a")), Some("a"), Proof::Kill),
+            (entry(7, here, Some("a")), Some("b"), Proof::AnotherProcess),
+            (entry(0, None, Some("a")), Some("b"), Proof::AnotherProcess),
+            (entry(7, here, None), Some("b"), Proof::KillOnlyIfThere),
+            (entry(7, here, Some("a")), None, Proof::KillOnlyIfThere),
+            (entry(7, None, Some("a")), Some("a"), Proof::None),
+            (entry(0, here, Some("a")), Some("a"), Proof::None),
+        ] {
+            assert_eq!(Proof::of(&entry, run_id), expected, "{entry:?} {run_id:?}");
+        }
+        for (proof, given_by) in [
+            (Proof::AnotherProcess, [true, true, true]),
+            (Proof::Kill, [true, true, false]),
+            (Proof::KillOnlyIfThere, [true, false, false]),
+            (Proof::None, [false, false, false]),
+        ] {
+            let replies = [":1\r\n", ":0\r\n", "-NOPERM no\r\n"];
+            assert_eq!(
+                replies.map(|reply| proof.is_given_by(reply.as_bytes())),
+                given_by,
+                "{proof:?}"
+            );
+        }
+    }
+}
