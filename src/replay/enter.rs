@@ -6,10 +6,9 @@ use super::resume::{Continuity, Decision, Local, Marker, There, decide};
 use super::review::refused;
 use super::run::{Place, Run, Stop};
 use crate::breaker::{ErrorClass, Failure, ReplayEffect, Transient, Trouble};
-use crate::resp::Protocol;
 use crate::upstream::clock::mono_ms;
 use crate::upstream::connections::Connection;
-use crate::upstream::dial::{DialError, Handshake, Opener, dial};
+use crate::upstream::dial::{DialError, Handshake, dial};
 use crate::upstream::rights::ReplayRights;
 use crate::upstream::settings::Credentials;
 
@@ -220,12 +219,7 @@ impl Run<'_> {
             self.unconfirmable |= line.has_written;
         }
         let shared = self.replay.shared.clone();
-        let handshake = Handshake {
-            opener: Opener::Itself,
-            credentials: credentials.as_ref(),
-            protocol: Protocol::Resp2,
-            db: 0,
-        };
+        let handshake = Handshake::in_own_name(credentials.as_ref(), 0);
         match dial(&shared.target, &handshake).await {
             // Behind one address there may be several servers.
             Ok(dialled)

@@ -9,8 +9,7 @@ use super::batch::{Group, command};
 use super::line::frames;
 use super::run::Run;
 use crate::breaker::Trouble;
-use crate::resp::Protocol;
-use crate::upstream::dial::{Conversation, Handshake, Opener, dial};
+use crate::upstream::dial::{Conversation, Handshake, dial};
 
 /// Longer than this it is the connection that is broken, not Redis that holds it.
 const HELD_MAX: Duration = Duration::from_secs(30);
@@ -47,12 +46,7 @@ impl Run<'_> {
             Some(user) => self.replay.shared.known.live(user),
             None => target.own_credentials(),
         };
-        let handshake = Handshake {
-            opener: Opener::Itself,
-            credentials: credentials.as_ref(),
-            protocol: Protocol::Resp2,
-            db: target.db,
-        };
+        let handshake = Handshake::in_own_name(credentials.as_ref(), target.db);
         let mut conversation: Conversation = match dial(target, &handshake).await {
             Ok(dialled) if dialled.facts.ping_error.is_none() && dialled.facts.run_id == self.run_id => dialled.into(),
             Ok(_) | Err(_) => return false,

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 use super::connections::Entry;
-use super::dial::{Conversation, Handshake, Opener, command, dial_counted};
+use super::dial::{Conversation, Handshake, command, dial_counted};
 use super::shared::Shared;
-use crate::resp::Protocol;
 
 /// What is known of a connection on the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,12 +64,7 @@ pub fn kill(entry: &Entry) -> Vec<u8> {
 pub(super) async fn clear(shared: Arc<Shared>, reset: Vec<Entry>) {
     let target = &shared.target;
     let credentials = target.own_credentials();
-    let handshake = Handshake {
-        opener: Opener::Itself,
-        credentials: credentials.as_ref(),
-        protocol: Protocol::Resp2,
-        db: 0,
-    };
+    let handshake = Handshake::in_own_name(credentials.as_ref(), 0);
     let answered = async {
         let dialled = dial_counted(target, &handshake).await.ok()?;
         let run_id = dialled.facts.run_id.clone();

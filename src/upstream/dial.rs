@@ -35,6 +35,19 @@ pub struct Handshake<'a> {
     pub db: u32,
 }
 
+impl<'a> Handshake<'a> {
+    /// For questions of our own, in RESP2, as the one whom `credentials` name.
+    #[must_use]
+    pub fn in_own_name(credentials: Option<&'a Credentials>, db: u32) -> Self {
+        Self {
+            credentials,
+            opener: Opener::Itself,
+            protocol: Protocol::Resp2,
+            db,
+        }
+    }
+}
+
 /// As whom a connection is made ready. A user with few rights may not even ask for the connection's ID, and a session may have chosen its
 /// database before it became that user.
 #[derive(Clone, Copy, Debug)]

@@ -9,14 +9,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::dead::clear;
 use super::dial::{
-    Conversation, DialError, Facts, Handshake, Opener, Role, command, connect_bare, dial_counted, error_text, value_of,
+    Conversation, DialError, Facts, Handshake, Role, command, connect_bare, dial_counted, error_text, value_of,
 };
 use super::learn::learn;
 use super::said::hello_facts;
 use super::shared::{Mode, PasswordOwed, Shared, Sign};
 use super::trouble::{apply, trouble_of, unusable};
 use crate::breaker::{Breaker, Failure, HardSign, Transition, Trouble};
-use crate::resp::Protocol;
 use crate::telemetry;
 
 /// Between two PINGs while CLOSED.
@@ -223,12 +222,7 @@ impl<E: Edges> Health<E> {
     async fn converse(&mut self) -> Result<(Conversation, Facts), (Trouble, String)> {
         let target = &self.shared.target;
         let credentials = target.own_credentials();
-        let handshake = Handshake {
-            opener: Opener::Itself,
-            credentials: credentials.as_ref(),
-            protocol: Protocol::Resp2,
-            db: target.db,
-        };
+        let handshake = Handshake::in_own_name(credentials.as_ref(), target.db);
         match dial_counted(target, &handshake).await {
             Ok(dialled) => {
                 self.shared.set_password_owed(PasswordOwed::No);

@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redis_protocol::resp3::types::{OwnedFrame, Resp3Frame};
 use tokio::time::timeout;
 
-use super::dial::{Conversation, DialError, Handshake, Opener, command, dial_counted, error_text, value};
+use super::dial::{Conversation, DialError, Handshake, command, dial_counted, error_text, value};
 use super::shared::Shared;
 use crate::command::{Entry, Learned};
-use crate::resp::Protocol;
 
 /// Largest reply to `COMMAND` that is looked at; Redis 7 answers some 200 KiB.
 const REPLY_BYTES_MAX: usize = 4 << 20;
@@ -68,12 +67,7 @@ impl LearnedSlot {
 pub(super) async fn learn(shared: Arc<Shared>) {
     let target = &shared.target;
     let credentials = target.own_credentials();
-    let handshake = Handshake {
-        opener: Opener::Itself,
-        credentials: credentials.as_ref(),
-        protocol: Protocol::Resp2,
-        db: 0,
-    };
+    let handshake = Handshake::in_own_name(credentials.as_ref(), 0);
     let Ok(dialled) = dial_counted(target, &handshake).await else {
         return;
     };

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::time::timeout;
 
 use super::clock::mono_ms;
-use super::dial::{Conversation, Handshake, Opener, command, dial, error_text};
+use super::dial::{Conversation, Handshake, command, dial, error_text};
 use super::link::{Link, LinkKind};
 use super::opening::opener;
 use super::settings::Identity;
@@ -218,12 +218,7 @@ async fn asked_about(shared: &Shared, user: &str, key: &[u8]) -> Option<ReplayRi
         return None;
     }
     let own = shared.target.own_credentials();
-    let handshake = Handshake {
-        credentials: own.as_ref(),
-        opener: Opener::Itself,
-        protocol: Resp2,
-        db: shared.target.db,
-    };
+    let handshake = Handshake::in_own_name(own.as_ref(), shared.target.db);
     let mut conversation = Conversation::from(dial(&shared.target, &handshake).await.ok()?);
     for question in questions(key) {
         let request = [vec![b"ACL".as_slice(), b"DRYRUN", user.as_bytes()], question].concat();
