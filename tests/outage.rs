@@ -210,3 +210,25 @@ fn a_redis_that_takes_no_more_clients_serves_those_it_has() {
     assert_eq!(other.call(&["SELECT", "3"]), b"+OK\r\n");
     assert_eq!(other.call(&["GET", "k"]), b"$-1\r\n");
 }
+
+#[test]
+fn a_write_for_which_no_connection_comes_up_is_journaled_once_the_breaker_opens() {
+    let redis = RedisServer::start(Durability::Memory);
+    let settings = Settings {
+        workers: 1,
+        connect_timeout: Duration::from_millis(100),
+        command_timeout: COMMAND_TIMEOUT,
+        hold_timeout: Duration::from_millis(100),
+        ..Settings::default()
+    };
+    let proxy = Tideover::start_with(&redis, &settings);
+    proxy.wait_for_mode("healthy", DEADLINE);
+    let mut client = proxy.client();
+    // Nobody has a lane yet, and several dials fail before the silence is long enough to mean something.
+    redis.stop();
+    assert_eq!(client.call(&["SET", "k", "v"]), b"+OK\r\n");
+    assert_eq!(proxy.backlog(), 1);
+    redis.cont();
+    proxy.wait_for_recovery();
+    assert_eq!(redis.client().call(&["GET", "k"]), bulk("v"));
+}

@@ -250,6 +250,13 @@ impl Output {
         }
     }
 
+    /// The request before `seq` is answered out of band, which nothing turns off.
+    pub(super) fn use_up_skip(&mut self, seq: u64) {
+        if !self.is_open_muted() {
+            self.unmute(seq);
+        }
+    }
+
     /// Whether replies are off until they are wanted again.
     pub(super) fn is_open_muted(&self) -> bool {
         self.muted.back().is_some_and(|(_, last)| last.is_none())

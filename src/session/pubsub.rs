@@ -54,6 +54,8 @@ impl Task {
             link.set_passthrough();
         }
         self.session.home.set(Home::Nowhere);
+        let issued = self.session.issued.get();
+        self.session.output.borrow_mut().use_up_skip(issued);
         self.session.subscriptions.borrow_mut().ask(name, &ask.request);
         self.session.local.worker().stats.routed(Route::Forwarded);
         link.push_bytes(ask.request.frame());

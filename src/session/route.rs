@@ -252,12 +252,14 @@ impl Task {
         }
     }
 
+    /// Whether no connection comes up for this session although the upstream answers others. Where it answers nobody, the breaker is about to open.
     pub(super) fn is_taken_back_for_long(&self) -> bool {
-        let limit = self.session.local.shared.target.hold_timeout;
-        self.session
-            .taken_back_since
-            .get()
-            .is_some_and(|since| since.elapsed() > limit)
+        let shared = &self.session.local.shared;
+        let (hold, silence) = (shared.target.hold_timeout, shared.target.timeouts.command);
+        self.session.taken_back_since.get().is_some_and(|since| {
+            let waited = since.elapsed();
+            waited > hold && shared.answered_after(since) || waited > hold + silence
+        })
     }
 
     /// What a session gets that has not said a password that is asked for. Nothing where it may pass.
@@ -356,9 +358,13 @@ impl Task {
             session.local.shared.target.db,
             session.settings.client_password.as_ref(),
         );
-        let routed = self.answer(ask, b"+RESET\r\n", Route::Local);
-        self.session.output.borrow_mut().unmute(self.session.issued.get());
-        routed
+        // CLIENT REPLY OFF ends with it, SKIP has it skipped.
+        let mut output = session.output.borrow_mut();
+        if output.is_open_muted() {
+            output.unmute(session.issued.get());
+        }
+        drop(output);
+        self.answer(ask, b"+RESET\r\n", Route::Local)
     }
 
     /// The lane for what Redis holds while writes are paused: the one that it holds, if there is one.

@@ -19,6 +19,7 @@ use super::opening::{open, wake_watchers};
 use super::shared::{Mode, Sign};
 use super::stall::Stall;
 use super::stats;
+use super::transaction::exec_left_open;
 use super::trouble::sign_of;
 use super::turn::{SCRATCH_BYTES, wake_after_others};
 use crate::breaker::UpstreamRole;
@@ -362,6 +363,9 @@ impl Driver {
         // What has a slot is answered first. An error that no request waits for is the answer to a SUBSCRIBE, which has none.
         let out_of_band = kind == Kind::Push
             || self.link.slots.borrow().is_empty() && (self.link.is_passthrough() || kind == Kind::Error);
+        if self.link.is_found_in_transaction(bytes) {
+            return Err(End::InTransaction);
+        }
         if out_of_band {
             self.deliver_out_of_band(bytes, piece);
             return Ok(());
@@ -405,23 +409,12 @@ impl Driver {
                     self.flushes.push(slot.recipient);
                 }
                 if is_left_open {
-                    return Err(self.left_in_transaction());
+                    exec_left_open(&self.local.shared);
+                    return Err(End::InTransaction);
                 }
             }
         }
         Ok(())
-    }
-
-    /// What stands behind it is judged as lost.
-    #[cold]
-    fn left_in_transaction(&self) -> End {
-        let shared = &self.local.shared;
-        shared.learned.doubt_exec();
-        tracing::warn!(
-            upstream = shared.target.name,
-            "EXEC was refused, and its transaction may still be open: the connection ends"
-        );
-        End::InTransaction
     }
 
     fn deliver_out_of_band(&mut self, bytes: &[u8], piece: Piece) {

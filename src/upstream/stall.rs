@@ -13,8 +13,8 @@ use super::own_request::OwnRequest;
 
 /// A client that takes less than this per `timeouts.command` is given up where others wait behind it.
 const TAKEN_BYTES_MIN: usize = 4 << 20;
-/// Behind one that was waited for, the next has half its time, and so on up to here: however many there are, others wait little longer than twice
-/// for the first.
+/// Behind one that was waited for, the next has half its time to begin reading, and so on up to here: others wait little longer than twice for the
+/// first, and for each beyond so many a 32nd more.
 const HALVINGS_MAX: u32 = 5;
 
 /// A wait for one client.
@@ -22,7 +22,10 @@ pub(super) struct Stall {
     stuck: Rc<dyn Recipient>,
     /// For the first one on the lane.
     limit: Duration,
+    /// For this one, as long as it has not begun to read.
     halvings: u32,
+    /// Those in force.
+    halvings_now: u32,
     until: Pin<Box<Sleep>>,
     /// Read for it since `until` was set.
     taken_bytes: usize,
@@ -44,6 +47,7 @@ impl Stall {
             stuck,
             limit,
             halvings,
+            halvings_now: halvings,
             until: Box::pin(sleep(limit / (1 << halvings))),
             taken_bytes: 0,
         }
@@ -55,15 +59,24 @@ impl Stall {
 
     pub(super) fn took(&mut self, bytes: usize) {
         self.taken_bytes += bytes;
-        if self.taken_bytes >= TAKEN_BYTES_MIN >> self.halvings {
+        if self.taken_bytes >= TAKEN_BYTES_MIN >> self.halvings_now {
             self.taken_bytes = 0;
-            let limit = self.limit / (1 << self.halvings);
-            self.until.as_mut().reset(Instant::now() + limit);
+            self.halvings_now = 0;
+            self.until.as_mut().reset(Instant::now() + self.limit);
         }
     }
 
+    /// Where it is late that this is asked, it was the worker that did not run, and the client has its time once more.
     pub(super) fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
-        self.until.as_mut().poll(cx).is_ready()
+        while self.until.as_mut().poll(cx).is_ready() {
+            let limit = self.limit / (1 << self.halvings_now);
+            let now = Instant::now();
+            if now.saturating_duration_since(self.until.deadline()) < limit / 4 {
+                return true;
+            }
+            self.until.as_mut().reset(now + limit);
+        }
+        false
     }
 }
 

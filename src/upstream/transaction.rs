@@ -2,6 +2,7 @@
 
 use super::link::{InFlight, Link, LinkKind, Slot};
 use super::said::value_of;
+use super::shared::Shared;
 use crate::resp::reply::Kind;
 
 /// What an EXEC that is refused (a script runs, a right is gone) leaves on its connection.
@@ -61,7 +62,7 @@ impl Told {
         match (before, class) {
             (_, InFlight::Queued) if is_error => Self::Refused,
             (_, InFlight::Queued) if request.eq_ignore_ascii_case(b"*1\r\n$7\r\nDISCARD\r\n") => Self::Ended,
-            (InFlight::Queued, InFlight::Write) if is_error && leaves_open(reply) => Self::LeftOpen,
+            (InFlight::Queued, InFlight::Write) if is_error && is_exec(request) && leaves_open(reply) => Self::LeftOpen,
             (InFlight::Queued, InFlight::Write)
                 if request.eq_ignore_ascii_case(b"*1\r\n$4\r\nEXEC\r\n") && !is_without_multi(reply) =>
             {
@@ -81,6 +82,18 @@ impl Altered {
             (_, Told::Nothing) => self,
         }
     }
+}
+
+/// Whatever stands behind the name; what is sent inline may be one.
+fn is_exec(request: &[u8]) -> bool {
+    const NAME: &[u8] = b"$4\r\nEXEC\r\n";
+    let Some(rest) = request.strip_prefix(b"*") else {
+        return true;
+    };
+    let count_len = rest.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let args = rest.get(count_len..).unwrap_or_default();
+    args.get(..NAME.len())
+        .is_some_and(|name| name.eq_ignore_ascii_case(NAME))
 }
 
 /// Watched keys stay watched.
@@ -121,10 +134,26 @@ impl Link {
         }
     }
 
+    /// Whether this reply, which answers a SUBSCRIBE or nothing at all, says that a transaction is open which the session takes for ended: DISCARD or
+    /// EXEC was refused. The session would wait for a confirmation that does not come.
+    pub(super) fn is_found_in_transaction(&self, reply: &[u8]) -> bool {
+        reply == b"+QUEUED\r\n" && self.kind == LinkKind::Dedicated && self.slots.borrow().is_empty()
+    }
+
     /// Something was said on it that makes it of no use to anybody but its session.
     pub fn alter(&self) {
         self.altered.set(Altered::Yes);
     }
+}
+
+/// An EXEC was refused on a lane, which ends for that: what stands behind it is judged as lost.
+#[cold]
+pub(super) fn exec_left_open(shared: &Shared) {
+    shared.learned.doubt_exec();
+    tracing::warn!(
+        upstream = shared.target.name,
+        "EXEC was refused, and its transaction may still be open: the connection ends"
+    );
 }
 
 #[cfg(test)]
@@ -179,6 +208,15 @@ mod tests {
             (Queued, Write, exec, "-BUSY Redis is busy\r\n", Told::LeftOpen),
             (Queued, Write, "EXEC\r\n", "*0\r\n", Told::Nothing),
             (Queued, Write, other, ":1\r\n", Told::Nothing),
+            (Queued, Write, other, "-WRONGTYPE Operation\r\n", Told::Nothing),
+            (
+                Queued,
+                Write,
+                "*2\r\n$4\r\nExec\r\n$1\r\nn\r\n",
+                "-ERR wrong number\r\n",
+                Told::LeftOpen,
+            ),
+            (Queued, Write, "EXEC n\r\n", "-ERR wrong number\r\n", Told::LeftOpen),
             (Write, Write, exec, "*0\r\n", Told::Nothing),
         ] {
             let kind = if reply.starts_with('-') {
