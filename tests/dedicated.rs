@@ -290,6 +290,23 @@ fn a_session_takes_no_connection_along_into_another_database_protocol_or_user() 
 }
 
 #[test]
+fn a_session_that_takes_a_transaction_for_ended_does_not_outlive_its_client() {
+    let redis = RedisServer::start(Durability::Memory);
+    let mut direct = redis.client();
+    direct.call(&["ACL", "SETUSER", "few", "on", ">x", "~*", "&*", "+@all", "-discard"]);
+    let proxy = Tideover::healthy(&redis);
+    for connect in [|client: Client| client, Client::hello3] {
+        let mut client = connect(proxy.client());
+        assert_eq!(client.call(&["AUTH", "few", "x"]), b"+OK\r\n");
+        assert_eq!(client.call(&["MULTI"]), b"+OK\r\n");
+        assert!(client.call(&["DISCARD"]).starts_with(b"-NOPERM "));
+        client.send(&["SUBSCRIBE", "c"]);
+        client.until_closed();
+    }
+    wait_until(DEADLINE, "no session", || proxy.status()["clients"] == 0);
+}
+
+#[test]
 fn a_connection_that_was_subscribed_answers_what_comes_after() {
     let pair = Pair::start();
     for connect in [|client: Client| client, Client::hello3] {

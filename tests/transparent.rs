@@ -40,6 +40,28 @@ fn hello_greets_as_redis_does_but_for_the_id() {
 }
 
 #[test]
+fn replies_that_are_turned_off_are_those_that_redis_does_not_give() {
+    let pair = Pair::start();
+    for (requests, replies) in [
+        (["CLIENT REPLY OFF", "RESET", "PING"], 2),
+        (["CLIENT REPLY SKIP", "RESET", "PING"], 1),
+        (["CLIENT REPLY SKIP", "SUBSCRIBE c", "PING"], 2),
+        (["CLIENT REPLY OFF", "SUBSCRIBE c", "UNSUBSCRIBE c"], 2),
+        (["CLIENT REPLY SKIP", "PING", "GET k"], 1),
+    ] {
+        pair.check(&requests.join(", "), |dial| {
+            let mut client = dial();
+            client.send_raw(
+                &requests
+                    .map(|line| command(&line.split(' ').collect::<Vec<_>>()))
+                    .concat(),
+            );
+            (0..replies).flat_map(|_| client.reply()).collect()
+        });
+    }
+}
+
+#[test]
 fn a_blocked_pop_is_woken_by_another_client() {
     let pair = Pair::start();
     let blocked = |client: &mut Client| support::wait_for_blocked(client, 1, support::DEADLINE);

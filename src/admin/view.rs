@@ -154,7 +154,12 @@ impl UpstreamView {
             Some(error) if !had_trouble => Some(News::Failed(error.clone())),
             None if had_trouble => Some(News::WorksAgain),
             // It came and went between two looks.
-            None if errors != known => Some(News::Failed("some writes or reads failed".to_owned())),
+            None if errors != known => {
+                let kinds = errors.by_kind().into_iter().zip(known.by_kind());
+                let new = kinds.filter(|((_, count), (_, before))| count > before);
+                let new: Vec<&str> = new.map(|((kind, _), _)| kind).collect();
+                Some(News::Failed(format!("errors of kind {}", new.join(", "))))
+            }
             Some(_) | None => None,
         }
     }

@@ -46,7 +46,7 @@ pub struct RunArgs {
     /// Where clients connect: host:port or unix:/path [env: TIDEOVER_LISTEN] [default: 127.0.0.1:6380]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
-    /// The Redis behind: redis://[user:password@]host[:port][/db] or unix:///path[?db=N] [env: TIDEOVER_UPSTREAM] [default: redis://127.0.0.1:6379]
+    /// The Redis behind: redis://[user:password@]host[:port][/db], rediss://… with TLS, or unix:///path[?db=N] [env: TIDEOVER_UPSTREAM] [default: redis://127.0.0.1:6379]
     #[arg(long, value_name = "URL")]
     pub upstream: Option<String>,
     /// Where the journals are [env: TIDEOVER_DATA_DIR] [default: ./tideover-data]

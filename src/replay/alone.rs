@@ -1,8 +1,8 @@
 //! Users without the right to MULTI or the marker: their absolute records are replayed one by one, at least once. Relative ones are refused
 //! when they come; one that was accepted all the same (the right was withdrawn since) becomes a dead letter, which can be retried.
 
-use super::apply::reason;
 use super::batch::{Group, age_ms, is_too_old, text_of_error};
+use super::dead_letter::DeadLetterReason;
 use super::enter::Entered;
 use super::line::trouble_of;
 use super::run::{Run, Stop};
@@ -23,10 +23,11 @@ impl Run<'_> {
         let age_ms = age_ms(&record, self.now());
         if record.seq > done_seq && !self.dead.contains(&record.seq) {
             if is_too_old(&record, age_ms, self.age_max_ms()) {
-                self.bury(&record, "too_old", "older than queue.max_age").await?;
+                self.bury(&record, DeadLetterReason::TooOld, "older than queue.max_age")
+                    .await?;
             } else if payload.kind() == EffectKind::Relative || payload.is_guarded() {
                 let why = "its user has no right to MULTI or the marker, and it must not be applied twice";
-                self.bury(&record, "no_permission", why).await?;
+                self.bury(&record, DeadLetterReason::NoPermission, why).await?;
             } else {
                 // A connection of its own: on the connection file, since no marker keeps what is left on it from being applied later.
                 if self.connect_own(&group.identity).await? == Entered::Waits {
@@ -44,7 +45,9 @@ impl Run<'_> {
                         match class.replay_effect() {
                             ReplayEffect::Retry => return Err(Stop::Upstream(trouble_of(class))),
                             ReplayEffect::Stall | ReplayEffect::Halt => return Err(Stop::Halt(error)),
-                            ReplayEffect::DeadLetter => self.bury(&record, reason(class, &error), &error).await?,
+                            ReplayEffect::DeadLetter => {
+                                self.bury(&record, DeadLetterReason::of(class, &error), &error).await?
+                            }
                             ReplayEffect::Done => {}
                         }
                     }

@@ -1,5 +1,6 @@
 //! Batch after batch of one group, and what their replies mean for the journal.
 
+use super::dead_letter::DeadLetterReason;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
@@ -153,7 +154,7 @@ impl Run<'_> {
         let count = batch::replies_to_discarded(next.commands);
         let replies = self.replies_though_held(group, count).await?;
         for record in next.executed_all_the_same(&replies) {
-            self.bury(record, "no_permission", NOT_DISCARDED).await?;
+            self.bury(record, DeadLetterReason::NoPermission, NOT_DISCARDED).await?;
         }
         Ok(())
     }
@@ -210,7 +211,7 @@ impl Run<'_> {
             let class = ErrorClass::of(error.as_bytes());
             if let (Some(record), true) = (batch.record_at(*place), class.replay_effect() != ReplayEffect::Done) {
                 let record = record.clone();
-                self.bury(&record, reason(class, error), error).await?;
+                self.bury(&record, DeadLetterReason::of(class, error), error).await?;
             }
         }
         let marker = self.marker_at(batch.marker_seq);
@@ -260,7 +261,7 @@ impl Run<'_> {
                 ReplayEffect::Stall | ReplayEffect::Halt => stall = Some(Stop::Halt(error.clone())),
                 ReplayEffect::DeadLetter | ReplayEffect::Done => {
                     let record = record.clone();
-                    self.bury(&record, reason(class, error), error).await?;
+                    self.bury(&record, DeadLetterReason::of(class, error), error).await?;
                 }
             }
         }
@@ -292,19 +293,32 @@ impl Run<'_> {
         for (record, fate) in &batch.records {
             match fate {
                 Fate::Sent { .. } | Fate::Passed => {}
-                Fate::TooOld => self.bury(record, "too_old", "older than queue.max_age").await?,
+                Fate::TooOld => {
+                    self.bury(record, DeadLetterReason::TooOld, "older than queue.max_age")
+                        .await?
+                }
                 Fate::Unreadable => {
-                    self.bury(record, "unreadable", "the record cannot be read by this version")
-                        .await?;
+                    self.bury(
+                        record,
+                        DeadLetterReason::Unreadable,
+                        "the record cannot be read by this version",
+                    )
+                    .await?;
                 }
                 Fate::Unmet(unmet) => {
                     let (reason, error) = match unmet {
                         Unmet::WouldOverwriteUnseen => (
-                            "would_overwrite_unseen",
+                            DeadLetterReason::WouldOverwriteUnseen,
                             "a read of the key was answered neutrally, and it holds something that this backlog did not put there",
                         ),
-                        Unmet::KeyGone => ("key_gone", "the key that it needs does not exist any more"),
-                        Unmet::NotPermitted => ("no_permission", "the user may not ask whether the key exists"),
+                        Unmet::KeyGone => (
+                            DeadLetterReason::KeyGone,
+                            "the key that it needs does not exist any more",
+                        ),
+                        Unmet::NotPermitted => (
+                            DeadLetterReason::NoPermission,
+                            "the user may not ask whether the key exists",
+                        ),
                     };
                     self.bury(record, reason, error).await?;
                 }
@@ -314,13 +328,13 @@ impl Run<'_> {
     }
 
     /// Keeps a record as a dead letter, durably.
-    pub(super) async fn bury(&mut self, record: &Record, reason: &'static str, error: &str) -> Result<(), Stop> {
+    pub(super) async fn bury(&mut self, record: &Record, reason: DeadLetterReason, error: &str) -> Result<(), Stop> {
         let now = self.now();
         let letter = DeadLetter {
             seq: record.seq,
             // What the monotonic clock knows of its age outlasts this process.
             wall_ms: now.wall_ms.saturating_sub(age_ms(record, now)),
-            reason: reason.to_owned(),
+            reason: reason.label().to_owned(),
             error: error.to_owned(),
             payload: record.payload.clone(),
         };
@@ -329,14 +343,14 @@ impl Run<'_> {
             .await?
             .map_err(|error| Stop::Halt(format!("a dead letter cannot be kept: {error}")))?;
         if is_new {
-            telemetry::dead_letters(&self.replay.shared.target.name, reason, 1);
+            telemetry::dead_letters(&self.replay.shared.target.name, reason.label(), 1);
         }
         self.dead.insert(record.seq);
         Ok(())
     }
 
     /// Keeps the first record as a dead letter and goes on.
-    pub(super) async fn bury_front(&mut self, reason: &'static str, error: &str) -> Result<(), Stop> {
+    pub(super) async fn bury_front(&mut self, reason: DeadLetterReason, error: &str) -> Result<(), Stop> {
         let Some(record) = self.source.records.front().cloned() else {
             return Ok(());
         };
@@ -372,23 +386,5 @@ impl Run<'_> {
                 .map_err(|error| JournalError::Other(error.to_string()))?;
         }
         Ok(())
-    }
-}
-
-/// A dead letter's reason, one of a fixed list.
-pub(super) fn reason(class: ErrorClass, error: &str) -> &'static str {
-    match class {
-        ErrorClass::Permission => "no_permission",
-        ErrorClass::XaddIdTooSmall => "id_too_small",
-        ErrorClass::Application if error.starts_with("WRONGTYPE") => "wrong_type",
-        ErrorClass::NotExecuted(_)
-        | ErrorClass::Transient(_)
-        | ErrorClass::Identity
-        | ErrorClass::ProtectedMode
-        | ErrorClass::Redirected
-        | ErrorClass::AlreadyThere
-        | ErrorClass::Discarded
-        | ErrorClass::Protocol
-        | ErrorClass::Application => "refused",
     }
 }

@@ -1,6 +1,7 @@
 //! Before a group's first batch: a connection as its user, its database selected, the right to MULTI and the marker, the marker watched.
 
 use super::batch::{Group, command, marker, text_of_error, watch};
+use super::dead_letter::DeadLetterReason;
 use super::line::{Line, trouble_of_dial};
 use super::resume::{Continuity, Decision, Local, Marker, There, decide};
 use super::review::refused;
@@ -18,7 +19,7 @@ pub(super) enum Entered {
     Ready,
     /// The user cannot have this database: records become dead letters.
     Refused {
-        reason: &'static str,
+        reason: DeadLetterReason,
         error: String,
     },
     /// The user has no right to MULTI or the marker.
@@ -96,9 +97,9 @@ impl Run<'_> {
         match ErrorClass::of(error.as_bytes()).replay_effect() {
             ReplayEffect::DeadLetter => Ok(Entered::Refused {
                 reason: if error.starts_with("NOPERM") {
-                    "no_permission"
+                    DeadLetterReason::NoPermission
                 } else {
-                    "bad_database"
+                    DeadLetterReason::BadDatabase
                 },
                 error,
             }),

@@ -25,12 +25,14 @@ mod alone;
 mod apply;
 mod batch;
 mod controls;
+mod dead_letter;
 mod enter;
 mod fence;
 mod held;
 mod kept;
 mod line;
 mod pace;
+
 mod relief;
 pub mod resume;
 mod review;
@@ -45,6 +47,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use controls::{Controls, Fence, Status};
+pub use dead_letter::DeadLetterReason;
 pub use kept::{Kept, Pause, Rate, Wishes};
 
 use crate::breaker::Trouble;

@@ -1,5 +1,6 @@
 //! Before the first batch: has the upstream lost records that it had confirmed (a failover, the tail of an AOF)? Then they are backlog again.
 
+use super::dead_letter::DeadLetterReason;
 use std::collections::BTreeMap;
 
 use super::batch::{bulk_text, command, marker, text_of_error, watch};
@@ -117,7 +118,7 @@ impl Run<'_> {
                 if !went_aside && is_lost_for_good(record, again) {
                     self.bury(
                         record,
-                        "lost_by_failover",
+                        DeadLetterReason::LostByFailover,
                         "the upstream lost it, and live writes have run since",
                     )
                     .await?;

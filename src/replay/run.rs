@@ -1,5 +1,6 @@
 //! One catching up, from the fence to the request to close.
 
+use super::dead_letter::DeadLetterReason;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -302,8 +303,11 @@ impl Run<'_> {
             return Ok(false);
         };
         let Ok(payload) = decode(&record.payload) else {
-            self.bury_front("unreadable", "the record cannot be read by this version")
-                .await?;
+            self.bury_front(
+                DeadLetterReason::Unreadable,
+                "the record cannot be read by this version",
+            )
+            .await?;
             return Ok(false);
         };
         let group = Group::of(&payload);

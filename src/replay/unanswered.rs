@@ -1,6 +1,7 @@
 //! Batches that were applied and whose answers nobody has read: a crash, or the end of the connection, came between. The marker says that they
 //! were applied, not what failed in them. Redis keeps no record of it; that a key is of another type than a write needs tells it still.
 
+use super::dead_letter::DeadLetterReason;
 use std::collections::HashMap;
 
 use super::batch::{self, Group};
@@ -78,7 +79,7 @@ impl Run<'_> {
         failed.sort_unstable_by_key(|record| record.seq);
         failed.dedup_by_key(|record| record.seq);
         for record in failed {
-            self.bury(record, "wrong_type", ERROR).await?;
+            self.bury(record, DeadLetterReason::WrongType, ERROR).await?;
         }
         Ok(())
     }

@@ -12,6 +12,7 @@
 //! letters · applied and not dropped: the marker knows · dropped: done. They are not retained after that: what a failover takes of them is lost as
 //! it would be without us.
 
+use super::dead_letter::DeadLetterReason;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::batch::{Group, bulk_payload, command, marker, text_of_error};
@@ -303,8 +304,11 @@ impl Run<'_> {
                 return Err(Stop::Halt("replay is paused".to_owned()));
             }
             let Ok(payload) = decode(&record.payload) else {
-                self.bury_front("unreadable", "the record cannot be read by this version")
-                    .await?;
+                self.bury_front(
+                    DeadLetterReason::Unreadable,
+                    "the record cannot be read by this version",
+                )
+                .await?;
                 continue;
             };
             let group = Group::of(&payload);
@@ -383,7 +387,7 @@ impl Run<'_> {
             if is_lost && !self.dead.contains(&record.seq) {
                 self.bury(
                     record,
-                    "marker_lost",
+                    DeadLetterReason::MarkerLost,
                     "it may or may not have been applied: its marker is gone",
                 )
                 .await?;
@@ -438,11 +442,11 @@ impl super::Replay {
         };
         let before_ms = wall_ms().saturating_sub(u64::try_from(age_max.as_millis()).unwrap_or(u64::MAX));
         let owner = &self.owner;
-        let (reason, error) = ("too_old", "older than queue.max_age");
-        match ask(|reply| owner.age_waiting(before_ms, reason, error, reply)).await {
+        let (reason, error) = (DeadLetterReason::TooOld, "older than queue.max_age");
+        match ask(|reply| owner.age_waiting(before_ms, reason.label(), error, reply)).await {
             Ok(Ok(0)) | Err(_) => 0,
             Ok(Ok(letters)) => {
-                telemetry::dead_letters(&self.shared.target.name, reason, letters);
+                telemetry::dead_letters(&self.shared.target.name, reason.label(), letters);
                 letters
             }
             Ok(Err(error)) => {

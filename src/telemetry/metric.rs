@@ -164,7 +164,7 @@ fn describe(recorder: &impl Recorder) {
         (DEAD_LETTERS, "Records that replay had to set aside"),
         (
             UNCERTAIN_WRITES,
-            "Writes in flight when a connection died, by what became of them",
+            "What was in flight when a connection died: writes answered as uncertain or journaled, reads sent again",
         ),
         (
             STREAM_IDS_CHANGED,
@@ -282,7 +282,7 @@ pub fn identities_without_replay_rights(upstream: &str, n: usize) {
 }
 
 /// Makes every series that happens by events be there from the start, at 0: dashboards and alerts want no gaps.
-pub fn start_at_zero(upstream: &str) {
+pub fn start_at_zero(upstream: &str, dead_letter_reasons: impl IntoIterator<Item = &'static str>) {
     for result in ConnectResult::ALL {
         counter!(UPSTREAM_CONNECTS, "upstream" => upstream.to_owned(), "result" => result.label()).absolute(0);
     }
@@ -291,7 +291,9 @@ pub fn start_at_zero(upstream: &str) {
         "upstream" => upstream.to_owned(), "from" => "open", "to" => "half_open", "reason" => "probe_succeeded"
     )
     .absolute(0);
-    counter!(DEAD_LETTERS, "upstream" => upstream.to_owned(), "reason" => "too_old").absolute(0);
+    for reason in dead_letter_reasons {
+        counter!(DEAD_LETTERS, "upstream" => upstream.to_owned(), "reason" => reason).absolute(0);
+    }
     counter!(UNFENCED, "upstream" => upstream.to_owned()).absolute(0);
     journal_errors(upstream, "damaged", 0);
     stream_ids_changed(upstream, 0);
@@ -327,7 +329,7 @@ mod tests {
                 commands("main", "held", 2);
                 commands("main", "held", 3);
                 uncertain_writes("main", UncertainAction::Answered, 1);
-                start_at_zero("main");
+                start_at_zero("main", ["too_old", "wrong_type"]);
                 upstream_connects("main", ConnectResult::Refused);
                 clients("main", 7);
                 queue_level(
@@ -353,6 +355,7 @@ mod tests {
                 r#"tideover_queue_oldest_age_seconds{upstream="main"} 1.5"#,
                 r#"tideover_queue_acknowledged_total{upstream="main"} 4"#,
                 r#"tideover_dead_letters_total{upstream="main",reason="too_old"} 2"#,
+                r#"tideover_dead_letters_total{upstream="main",reason="wrong_type"} 0"#,
                 "# TYPE tideover_clients gauge",
                 "# HELP tideover_clients Connected clients",
             ],

@@ -138,3 +138,62 @@ impl Link {
 pub(super) fn address(recipient: &Rc<dyn Recipient>) -> *const () {
     Rc::as_ptr(recipient).cast()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(64);
+
+    fn client() -> Rc<dyn Recipient> {
+        Rc::new(OwnRequest::new(|_| {}))
+    }
+
+    /// As long as is left to the one who is waited for.
+    fn left(stall: &Stall) -> Duration {
+        stall.until.deadline() - Instant::now()
+    }
+
+    async fn is_over(stall: &mut Stall) -> bool {
+        std::future::poll_fn(|cx| std::task::Poll::Ready(stall.is_over(cx))).await
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_time().build().unwrap().block_on(test);
+    }
+
+    #[test]
+    fn each_next_one_has_half_the_time_to_begin_reading_and_then_all_of_it() {
+        run(async {
+            let mut stall = Stall::new(client(), LIMIT);
+            for halvings in [1, 2, 3, 4, 5, 5] {
+                stall = stall.next(client());
+                assert!(left(&stall) <= LIMIT / (1 << halvings), "{halvings}");
+            }
+            stall.took((TAKEN_BYTES_MIN >> HALVINGS_MAX) - 1);
+            assert!(left(&stall) <= LIMIT / 32, "not yet");
+            stall.took(1);
+            assert!(left(&stall) > LIMIT / 2);
+            stall.until.as_mut().reset(Instant::now() + LIMIT / 4);
+            stall.took(TAKEN_BYTES_MIN - 1);
+            assert!(left(&stall) <= LIMIT / 4, "less than is asked of everybody");
+            stall.took(1);
+            assert!(left(&stall) > LIMIT / 2);
+            assert!(left(&stall.next(client())) <= LIMIT / 32, "the next one has to begin");
+        });
+    }
+
+    #[test]
+    fn a_worker_that_did_not_run_holds_it_against_nobody() {
+        run(async {
+            let mut stall = Stall::new(client(), LIMIT);
+            assert!(!is_over(&mut stall).await);
+            stall.until.as_mut().reset(Instant::now() - LIMIT / 2);
+            assert!(!is_over(&mut stall).await, "asked too late");
+            assert!(left(&stall) > LIMIT / 2);
+            stall.until.as_mut().reset(Instant::now() - Duration::from_millis(2));
+            assert!(is_over(&mut stall).await);
+        });
+    }
+}
