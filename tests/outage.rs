@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use support::load::{self, Load, UNCERTAIN};
 use support::{
-    DEADLINE, Durability, RedisServer, Settings, Tideover, array, await_down, bulk, command, error_text, shown,
+    DEADLINE, Durability, RedisServer, Relay, Settings, Tideover, Verdict, array, await_down, bulk, command,
+    error_text, shown,
 };
 
 /// Long enough for the health connection's PING, sent every second, to be as old as this within twice this.
@@ -231,4 +232,22 @@ fn a_write_for_which_no_connection_comes_up_is_journaled_once_the_breaker_opens(
     redis.cont();
     proxy.wait_for_recovery();
     assert_eq!(redis.client().call(&["GET", "k"]), bulk("v"));
+}
+
+#[test]
+fn a_trouble_that_was_none_is_not_shown_for_long() {
+    let place = RedisServer::absent(Durability::Memory);
+    let redis = RedisServer::start(Durability::Memory);
+    let relay = Relay::start(&place, &redis, |request| match request.join(" ").as_str() {
+        "INCR doomed" => Verdict::Close,
+        _ => Verdict::Pass,
+    });
+    let proxy = Tideover::start_with(&place, &Settings::default());
+    proxy.wait_for_mode("healthy", DEADLINE);
+    let reply = proxy.client().call(&["INCR", "doomed"]);
+    assert!(error_text(&reply).is_some_and(|text| text.contains(UNCERTAIN)));
+    support::wait_until(DEADLINE, "the trouble", || !proxy.status()["last_error"].is_null());
+    support::wait_until(DEADLINE, "nothing", || proxy.status()["last_error"].is_null());
+    assert_eq!(proxy.mode(), "healthy");
+    drop(relay);
 }

@@ -22,6 +22,8 @@ use crate::telemetry;
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two looks at what the workers counted.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// So long the last trouble stays to be read while all is well.
+const TROUBLE_SHOWN: Duration = Duration::from_secs(10);
 /// An answer to PING is short.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
@@ -45,7 +47,8 @@ pub struct Health<E> {
     pulse: Pulse,
     /// What it was when first reached: a replica that always was one is healthy.
     first_role: Option<Role>,
-    last_trouble: Option<Trouble>,
+    /// When something was last wrong.
+    troubled_at: Duration,
     /// What was last wrong with TLS, until a dial succeeds.
     tls_failed: Option<String>,
     /// A sign that proves nothing by itself was seen: the upstream is to be asked before its time.
@@ -92,7 +95,7 @@ impl<E: Edges> Health<E> {
             edges,
             pulse: Pulse::default(),
             first_role: None,
-            last_trouble: None,
+            troubled_at: Duration::ZERO,
             tls_failed: None,
             is_in_doubt: false,
         }
@@ -159,7 +162,7 @@ impl<E: Edges> Health<E> {
 
     fn trouble(&mut self, trouble: Trouble) {
         self.shared.set_last_error(Some(trouble.label().to_owned()));
-        self.last_trouble = Some(trouble);
+        self.troubled_at = self.now();
     }
 
     /// OPEN: fresh connections under backoff, until one answers as a healthy upstream does.
@@ -338,6 +341,9 @@ impl<E: Edges> Health<E> {
                 if self.is_demoted(hello_facts(&hello).role) {
                     return self.sign(Sign::Demoted);
                 }
+                if self.now().saturating_sub(self.troubled_at) > TROUBLE_SHOWN {
+                    self.shared.set_last_error(None);
+                }
                 let trouble = error_text(&pong).and_then(|text| unusable(&text));
                 trouble.and_then(|trouble| self.failed(trouble))
             }
@@ -416,6 +422,7 @@ impl<E: Edges> Health<E> {
         let now = self.now();
         if sign != Sign::SaidByScript {
             self.shared.set_last_error(Some(sign.text().to_owned()));
+            self.troubled_at = now;
         }
         match sign {
             Sign::Denied | Sign::SaidByScript => {
