@@ -10,7 +10,7 @@ use super::line::Line;
 use crate::breaker::Trouble;
 use crate::telemetry;
 use crate::upstream::connections::Entry;
-use crate::upstream::dead::{Proof, kill};
+use crate::upstream::dead::{Proof, kill, killable};
 use crate::upstream::dial::Facts;
 use crate::upstream::shared::Shared;
 
@@ -41,10 +41,7 @@ pub(super) async fn fence(
     }
     await_ends(shared, generation).await;
     let left = shared.connections.older_than(generation);
-    let killable: Vec<&Entry> = left
-        .iter()
-        .filter(|entry| matches!(Proof::of(entry, run_id), Proof::Kill | Proof::KillOnlyIfThere))
-        .collect();
+    let killable = killable(&left, run_id);
     if !killable.is_empty() {
         let request: Vec<u8> = killable.iter().flat_map(|entry| kill(entry)).collect();
         let replies = line.ask(&request, killable.len()).await?;

@@ -95,7 +95,10 @@ impl Task {
     pub(super) fn judge_by_lane(&mut self, key: &LinkKey) -> Judgement {
         let lane = match self.pending_lane.take() {
             Some(lane) if lane.key == *key => lane,
-            Some(_) | None => self.session.local.lane(key),
+            Some(_) | None => {
+                self.session.taken_back_since.set(None);
+                self.session.local.lane(key)
+            }
         };
         match (lane.state(), lane.refusal()) {
             (LinkState::Up, _) => Judgement::Accepted,

@@ -193,6 +193,8 @@ struct Session {
     append_generation: Cell<u64>,
     /// Since when requests have come back that no connection would take.
     taken_back_since: Cell<Option<Instant>>,
+    /// The number of the next request then: what came later has waited for nothing yet.
+    taken_back_before_seq: Cell<u64>,
     /// The newest write that the upstream has answered.
     last_write_answered: Cell<Option<u64>>,
     change_awaited: Cell<ChangeAwaited>,
@@ -239,6 +241,7 @@ impl Session {
     fn begin_taken_back(&self) {
         if self.taken_back_since.get().is_none() {
             self.taken_back_since.set(Some(Instant::now()));
+            self.taken_back_before_seq.set(self.issued.get());
         }
     }
 

@@ -134,6 +134,9 @@ impl Recipient for Session {
 
     fn taken_back(&self, seq: u64, request: &[u8], class: InFlight) {
         self.write_behind.set(false);
+        if seq >= self.taken_back_before_seq.get() {
+            self.taken_back_since.set(None);
+        }
         self.begin_taken_back();
         self.retry(seq, request, class, RetryReason::NotSent);
     }

@@ -96,6 +96,7 @@ pub async fn serve(appender: Rc<Appender>, settings: Rc<Settings>, id: u64, read
         write_behind: Cell::new(false),
         append_generation: Cell::new(0),
         taken_back_since: Cell::new(None),
+        taken_back_before_seq: Cell::new(0),
         blocking: Cell::new(None),
         last_write_answered: Cell::new(None),
         change_awaited: Cell::new(ChangeAwaited::None),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 use super::connections::Entry;
-use super::dial::{Conversation, Handshake, command, dial_counted};
+use super::dial::{Conversation, DialError, Handshake, command, dial_counted};
 use super::shared::Shared;
 
 /// What is known of a connection on the file.
@@ -59,31 +59,50 @@ pub fn kill(entry: &Entry) -> Vec<u8> {
     command(&["CLIENT", "KILL", "ID", &id, "ADDR", address])
 }
 
+/// Those of `entries` whose KILL may prove something to a server that calls itself `run_id`; another one may have given their numbers to others.
+pub fn killable<'a>(entries: &'a [Entry], run_id: Option<&str>) -> Vec<&'a Entry> {
+    let may_be = |entry: &&Entry| match Proof::of(entry, run_id) {
+        Proof::Kill | Proof::KillOnlyIfThere => true,
+        Proof::AnotherProcess | Proof::None => false,
+    };
+    entries.iter().filter(may_be).collect()
+}
+
 /// Takes connections off the file that were reset while the upstream is well: no fence comes to do it. On a connection of its own, within
-/// `timeouts.connect` each for dialling and asking. What the upstream has not answered is asked again; what it has answered otherwise stays for the fence.
+/// `timeouts.connect` each for dialling and asking, as anybody whom the upstream lets in. Where there is no answer it is asked again; what is answered
+/// otherwise, or may not be asked, stays for the fence.
 pub(super) async fn clear(shared: Arc<Shared>, reset: Vec<Entry>) {
     let target = &shared.target;
-    let credentials = target.own_credentials();
-    let handshake = Handshake::in_own_name(credentials.as_ref(), 0);
-    let answered = async {
-        let dialled = dial_counted(target, &handshake).await.ok()?;
-        let run_id = dialled.facts.run_id.clone();
-        let request: Vec<u8> = reset.iter().flat_map(kill).collect();
-        let mut conversation = Conversation::from(dialled);
-        let asked = timeout(target.timeouts.connect, conversation.ask(&request, reset.len()));
-        Some((run_id, asked.await.ok()?.ok()?))
+    let somebody = || shared.password_owed().then(|| shared.known.anybody()).flatten();
+    let credentials = target.own_credentials().or_else(somebody);
+    let dialled = match dial_counted(target, &Handshake::in_own_name(credentials.as_ref(), 0)).await {
+        Ok(dialled) => dialled,
+        Err(DialError::PasswordOwed(_) | DialError::Refused(_)) => return,
+        Err(_) => return again(&shared, &reset),
     };
-    let Some((run_id, replies)) = answered.await else {
-        for entry in reset {
-            shared.connections.was_reset(entry.ticket);
-        }
-        return;
+    let run_id = dialled.facts.run_id.clone();
+    let is_gone = |entry: &&Entry| Proof::of(entry, run_id.as_deref()) == Proof::AnotherProcess;
+    for entry in reset.iter().filter(is_gone) {
+        shared.connections.closed(entry.ticket);
+    }
+    let killable = killable(&reset, run_id.as_deref());
+    let request: Vec<u8> = killable.iter().flat_map(|entry| kill(entry)).collect();
+    let mut conversation = Conversation::from(dialled);
+    let asked = timeout(target.timeouts.connect, conversation.ask(&request, killable.len()));
+    let Ok(Ok(replies)) = asked.await else {
+        return again(&shared, &reset);
     };
-    for (entry, reply) in reset.iter().zip(&replies) {
+    for (entry, reply) in killable.iter().zip(&replies) {
         if Proof::of(entry, run_id.as_deref()).is_given_by(reply) {
             shared.connections.closed(entry.ticket);
         }
     }
+}
+
+fn again(shared: &Shared, reset: &[Entry]) {
+    reset
+        .iter()
+        .for_each(|entry| shared.connections.was_reset(entry.ticket));
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use super::own_request::OwnRequest;
 
 /// A client that takes less than this per `timeouts.command` is given up where others wait behind it.
 const TAKEN_BYTES_MIN: usize = 4 << 20;
-/// Behind one that was waited for, the next has half its time to begin reading, and so on up to here: others wait little longer than twice for the
-/// first, and for each beyond so many a 32nd more.
+/// Behind one that was waited for, the next has half its time, and so on up to here, and twice as long again each time that it has taken as much as
+/// that time wants: others wait little longer than twice for the first, and for each beyond so many a 32nd more, or in proportion to what it takes.
 const HALVINGS_MAX: u32 = 5;
 
 /// A wait for one client.
@@ -22,9 +22,9 @@ pub(super) struct Stall {
     stuck: Rc<dyn Recipient>,
     /// For the first one on the lane.
     limit: Duration,
-    /// For this one, as long as it has not begun to read.
+    /// For this one, as long as it has taken nothing.
     halvings: u32,
-    /// Those in force.
+    /// Those in force: fewer with what it takes.
     halvings_now: u32,
     until: Pin<Box<Sleep>>,
     /// Read for it since `until` was set.
@@ -61,8 +61,9 @@ impl Stall {
         self.taken_bytes += bytes;
         if self.taken_bytes >= TAKEN_BYTES_MIN >> self.halvings_now {
             self.taken_bytes = 0;
-            self.halvings_now = 0;
-            self.until.as_mut().reset(Instant::now() + self.limit);
+            self.halvings_now = self.halvings_now.saturating_sub(1);
+            let limit = self.limit / (1 << self.halvings_now);
+            self.until.as_mut().reset(Instant::now() + limit);
         }
     }
 
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn each_next_one_has_half_the_time_to_begin_reading_and_then_all_of_it() {
+    fn each_next_one_has_half_the_time_and_more_again_as_it_reads() {
         run(async {
             let mut stall = Stall::new(client(), LIMIT);
             for halvings in [1, 2, 3, 4, 5, 5] {
@@ -174,6 +175,10 @@ mod tests {
             stall.took((TAKEN_BYTES_MIN >> HALVINGS_MAX) - 1);
             assert!(left(&stall) <= LIMIT / 32, "not yet");
             stall.took(1);
+            assert!(left(&stall) > LIMIT / 32 && left(&stall) <= LIMIT / 16);
+            for halvings in [4, 3, 2, 1] {
+                stall.took(TAKEN_BYTES_MIN >> halvings);
+            }
             assert!(left(&stall) > LIMIT / 2);
             stall.until.as_mut().reset(Instant::now() + LIMIT / 4);
             stall.took(TAKEN_BYTES_MIN - 1);
