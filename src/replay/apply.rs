@@ -1,12 +1,12 @@
 //! Batch after batch of one group, and what their replies mean for the journal.
 
-use super::dead_letter::DeadLetterReason;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
 use super::batch::{self, Answer, Batch, Exec, Fate, Group, Now, Presence, Terms, Unmet, age_ms, build, text_of_error};
+use super::dead_letter::DeadLetterReason;
 use super::enter::is_out_of_memory;
 use super::kept::Pause;
 use super::line::trouble_of;

@@ -10,7 +10,7 @@ use super::line::Line;
 use crate::breaker::Trouble;
 use crate::telemetry;
 use crate::upstream::connections::Entry;
-use crate::upstream::dead::{Proof, kill, killable};
+use crate::upstream::dead::{kill, killable, strike_killed, strike_others};
 use crate::upstream::dial::Facts;
 use crate::upstream::shared::Shared;
 
@@ -34,22 +34,13 @@ pub(super) async fn fence(
     facts: &Facts,
 ) -> Result<(), Trouble> {
     let run_id = facts.run_id.as_deref();
-    for entry in shared.connections.older_than(generation) {
-        if Proof::of(&entry, run_id) == Proof::AnotherProcess {
-            shared.connections.closed(entry.ticket);
-        }
-    }
+    strike_others(&shared.connections, &shared.connections.older_than(generation), run_id);
     await_ends(shared, generation).await;
     let left = shared.connections.older_than(generation);
     let killable = killable(&left, run_id);
     if !killable.is_empty() {
-        let request: Vec<u8> = killable.iter().flat_map(|entry| kill(entry)).collect();
-        let replies = line.ask(&request, killable.len()).await?;
-        for (entry, reply) in killable.iter().zip(&replies) {
-            if Proof::of(entry, run_id).is_given_by(reply) {
-                shared.connections.closed(entry.ticket);
-            }
-        }
+        let replies = line.ask(&kill(&killable), killable.len()).await?;
+        strike_killed(&shared.connections, &killable, &replies, run_id);
     }
     let left = shared.connections.older_than(generation);
     let fence = if left.is_empty() {

@@ -1,9 +1,9 @@
 //! Before the first batch: has the upstream lost records that it had confirmed (a failover, the tail of an AOF)? Then they are backlog again.
 
-use super::dead_letter::DeadLetterReason;
 use std::collections::BTreeMap;
 
 use super::batch::{bulk_text, command, marker, text_of_error, watch};
+use super::dead_letter::DeadLetterReason;
 use super::line::trouble_of;
 use super::resume::{Continuity, Decision, Local, Marker, Server, There, continuity, decide};
 use super::run::{Place, Run, Stop};

@@ -1,6 +1,5 @@
 //! One catching up, from the fence to the request to close.
 
-use super::dead_letter::DeadLetterReason;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use tokio::time::{sleep, timeout};
 use super::Replay;
 use super::apply::GUARDS_MAX;
 use super::batch::{Group, command};
+use super::dead_letter::DeadLetterReason;
 use super::enter::Entered;
 use super::fence::fence;
 use super::kept::Pause;

@@ -1,10 +1,10 @@
 //! Batches that were applied and whose answers nobody has read: a crash, or the end of the connection, came between. The marker says that they
 //! were applied, not what failed in them. Redis keeps no record of it; that a key is of another type than a write needs tells it still.
 
-use super::dead_letter::DeadLetterReason;
 use std::collections::HashMap;
 
 use super::batch::{self, Group};
+use super::dead_letter::DeadLetterReason;
 use super::run::{Run, Stop};
 use super::source::ask;
 use crate::command;

@@ -12,10 +12,10 @@
 //! letters · applied and not dropped: the marker knows · dropped: done. They are not retained after that: what a failover takes of them is lost as
 //! it would be without us.
 
-use super::dead_letter::DeadLetterReason;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::batch::{Group, bulk_payload, command, marker, text_of_error};
+use super::dead_letter::DeadLetterReason;
 use super::enter::Entered;
 use super::kept::Pause;
 use super::resume::{Marker, marker_value, parse_marker};

@@ -96,7 +96,7 @@ impl Task {
         let lane = match self.pending_lane.take() {
             Some(lane) if lane.key == *key => lane,
             Some(_) | None => {
-                self.session.taken_back_since.set(None);
+                self.session.taken_back.set(None);
                 self.session.local.lane(key)
             }
         };
@@ -111,7 +111,7 @@ impl Task {
                 }
                 // The breaker is CLOSED, for others are served, but no connection comes up for this session (maxclients).
                 if self.is_taken_back_for_long() {
-                    self.session.taken_back_since.set(None);
+                    self.session.taken_back.set(None);
                     let upstream = &self.session.local.shared.target.name;
                     return Judgement::Refused(format!(
                         "UNAVAILABLE the request was not applied: upstream \"{upstream}\" takes no further connection"

@@ -167,6 +167,14 @@ enum Progress {
     GivenUp,
 }
 
+/// A time in which no connection takes a session's requests.
+#[derive(Clone, Copy, Debug)]
+struct TakenBack {
+    since: Instant,
+    /// What is asked later has waited for nothing yet.
+    before_seq: u64,
+}
+
 /// The part of a session that others hold: connections that bring its replies, the journal that acknowledges its writes.
 struct Session {
     /// Unique in its process; what CLIENT ID-like local answers use.
@@ -192,9 +200,7 @@ struct Session {
     /// The generation of the appends in flight.
     append_generation: Cell<u64>,
     /// Since when requests have come back that no connection would take.
-    taken_back_since: Cell<Option<Instant>>,
-    /// The number of the next request then: what came later has waited for nothing yet.
-    taken_back_before_seq: Cell<u64>,
+    taken_back: Cell<Option<TakenBack>>,
     /// The newest write that the upstream has answered.
     last_write_answered: Cell<Option<u64>>,
     change_awaited: Cell<ChangeAwaited>,
@@ -239,9 +245,11 @@ impl Session {
 
     /// No connection takes its requests, from now on if not for longer.
     fn begin_taken_back(&self) {
-        if self.taken_back_since.get().is_none() {
-            self.taken_back_since.set(Some(Instant::now()));
-            self.taken_back_before_seq.set(self.issued.get());
+        if self.taken_back.get().is_none() {
+            self.taken_back.set(Some(TakenBack {
+                since: Instant::now(),
+                before_seq: self.issued.get(),
+            }));
         }
     }
 

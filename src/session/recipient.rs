@@ -64,7 +64,7 @@ impl Sender for Session {
 impl Recipient for Session {
     #[inline]
     fn reply(&self, seq: u64, bytes: &[u8], piece: Piece, class: InFlight) -> Flush {
-        self.taken_back_since.set(None);
+        self.taken_back.set(None);
         self.note_reply(seq, bytes);
         match class {
             InFlight::Write => self.write_answered(seq, bytes),
@@ -134,8 +134,8 @@ impl Recipient for Session {
 
     fn taken_back(&self, seq: u64, request: &[u8], class: InFlight) {
         self.write_behind.set(false);
-        if seq >= self.taken_back_before_seq.get() {
-            self.taken_back_since.set(None);
+        if self.taken_back.get().is_some_and(|spell| seq >= spell.before_seq) {
+            self.taken_back.set(None);
         }
         self.begin_taken_back();
         self.retry(seq, request, class, RetryReason::NotSent);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::down::is_transactional;
 use super::state::{Admission, Pinned, State, Transaction, Watch};
 use super::task::{Closing, Routed, Task};
-use super::{Change, ChangeAwaited, Retry, RetryReason};
+use super::{Change, ChangeAwaited, Retry, RetryReason, TakenBack};
 use crate::command::{self, Flags, Learned, LearnedCommand, Name, Placement, Spec};
 use crate::resp::scan::{Asker, Limits, Scan, Scanner};
 use crate::resp::{Request, write};
@@ -184,7 +184,7 @@ impl Task {
         let known = self.look_up(&request);
         let ask = Ask::new(request, &known, Some((retry.seq, retry.class)));
         if !self.is_forwarding() && self.session.local.shared.mode() != Mode::Halted {
-            self.session.taken_back_since.set(None);
+            self.session.taken_back.set(None);
         }
         if let RetryReason::Waiting { since, .. } = retry.reason {
             self.held_since(since);
@@ -256,7 +256,7 @@ impl Task {
     pub(super) fn is_taken_back_for_long(&self) -> bool {
         let shared = &self.session.local.shared;
         let (hold, silence) = (shared.target.hold_timeout, shared.target.timeouts.command);
-        self.session.taken_back_since.get().is_some_and(|since| {
+        self.session.taken_back.get().is_some_and(|TakenBack { since, .. }| {
             let waited = since.elapsed();
             waited > hold && shared.answered_after(since) || waited > hold + silence
         })

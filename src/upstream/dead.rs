@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 
-use super::connections::Entry;
+use super::connections::{ConnectionFile, Entry};
 use super::dial::{Conversation, DialError, Handshake, command, dial_counted};
 use super::shared::Shared;
 
 /// What is known of a connection on the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
+enum Proof {
     /// Its server process is not the one that answers now.
     AnotherProcess,
     /// Any integer in reply to its KILL is a proof.
@@ -23,8 +23,7 @@ pub enum Proof {
 
 impl Proof {
     /// With a server that calls itself `run_id`.
-    #[must_use]
-    pub fn of(entry: &Entry, run_id: Option<&str>) -> Self {
+    fn of(entry: &Entry, run_id: Option<&str>) -> Self {
         let is_same_process = match (entry.connection.run_id.as_deref(), run_id) {
             (Some(then), Some(now)) if then != now => return Self::AnotherProcess,
             (Some(_), Some(_)) => true,
@@ -40,8 +39,7 @@ impl Proof {
     }
 
     /// Whether it is one, with this reply to [`kill`].
-    #[must_use]
-    pub fn is_given_by(self, reply: &[u8]) -> bool {
+    fn is_given_by(self, reply: &[u8]) -> bool {
         match self {
             Self::AnotherProcess => true,
             Self::Kill => reply.first() == Some(&b':'),
@@ -51,14 +49,6 @@ impl Proof {
     }
 }
 
-/// The request that ends exactly this connection, if it is there.
-#[must_use]
-pub fn kill(entry: &Entry) -> Vec<u8> {
-    let id = entry.connection.client_id.to_string();
-    let address = entry.connection.address.as_deref().unwrap_or_default();
-    command(&["CLIENT", "KILL", "ID", &id, "ADDR", address])
-}
-
 /// Those of `entries` whose KILL may prove something to a server that calls itself `run_id`; another one may have given their numbers to others.
 pub fn killable<'a>(entries: &'a [Entry], run_id: Option<&str>) -> Vec<&'a Entry> {
     let may_be = |entry: &&Entry| match Proof::of(entry, run_id) {
@@ -66,6 +56,34 @@ pub fn killable<'a>(entries: &'a [Entry], run_id: Option<&str>) -> Vec<&'a Entry
         Proof::AnotherProcess | Proof::None => false,
     };
     entries.iter().filter(may_be).collect()
+}
+
+/// The requests that end exactly these connections, those that are there.
+#[must_use]
+pub fn kill(entries: &[&Entry]) -> Vec<u8> {
+    let kill = |entry: &&Entry| {
+        let id = entry.connection.client_id.to_string();
+        let address = entry.connection.address.as_deref().unwrap_or_default();
+        command(&["CLIENT", "KILL", "ID", &id, "ADDR", address])
+    };
+    entries.iter().flat_map(kill).collect()
+}
+
+/// Takes those off the file whose server process is not the one that calls itself `run_id`.
+pub fn strike_others(connections: &ConnectionFile, entries: &[Entry], run_id: Option<&str>) {
+    let is_gone = |entry: &&Entry| Proof::of(entry, run_id) == Proof::AnotherProcess;
+    for entry in entries.iter().filter(is_gone) {
+        connections.closed(entry.ticket);
+    }
+}
+
+/// Takes those off the file that these replies to [`kill`] prove dead.
+pub fn strike_killed(connections: &ConnectionFile, killed: &[&Entry], replies: &[Vec<u8>], run_id: Option<&str>) {
+    for (entry, reply) in killed.iter().zip(replies) {
+        if Proof::of(entry, run_id).is_given_by(reply) {
+            connections.closed(entry.ticket);
+        }
+    }
 }
 
 /// Takes connections off the file that were reset while the upstream is well: no fence comes to do it. On a connection of its own, within
@@ -81,22 +99,15 @@ pub(super) async fn clear(shared: Arc<Shared>, reset: Vec<Entry>) {
         Err(_) => return again(&shared, &reset),
     };
     let run_id = dialled.facts.run_id.clone();
-    let is_gone = |entry: &&Entry| Proof::of(entry, run_id.as_deref()) == Proof::AnotherProcess;
-    for entry in reset.iter().filter(is_gone) {
-        shared.connections.closed(entry.ticket);
-    }
+    strike_others(&shared.connections, &reset, run_id.as_deref());
     let killable = killable(&reset, run_id.as_deref());
-    let request: Vec<u8> = killable.iter().flat_map(|entry| kill(entry)).collect();
+    let request = kill(&killable);
     let mut conversation = Conversation::from(dialled);
     let asked = timeout(target.timeouts.connect, conversation.ask(&request, killable.len()));
     let Ok(Ok(replies)) = asked.await else {
         return again(&shared, &reset);
     };
-    for (entry, reply) in killable.iter().zip(&replies) {
-        if Proof::of(entry, run_id.as_deref()).is_given_by(reply) {
-            shared.connections.closed(entry.ticket);
-        }
-    }
+    strike_killed(&shared.connections, &killable, &replies, run_id.as_deref());
 }
 
 fn again(shared: &Shared, reset: &[Entry]) {
@@ -108,7 +119,7 @@ fn again(shared: &Shared, reset: &[Entry]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::connections::{Connection, ConnectionFile};
+    use crate::upstream::connections::Connection;
 
     #[test]
     fn what_counts_as_proof() {

@@ -161,7 +161,11 @@ impl<E: Edges> Health<E> {
     }
 
     fn trouble(&mut self, trouble: Trouble) {
-        self.shared.set_last_error(Some(trouble.label().to_owned()));
+        self.show(trouble.label());
+    }
+
+    fn show(&mut self, text: &str) {
+        self.shared.set_last_error(Some(text.to_owned()));
         self.troubled_at = self.now();
     }
 
@@ -421,8 +425,7 @@ impl<E: Edges> Health<E> {
     fn sign(&mut self, sign: Sign) -> Option<Transition> {
         let now = self.now();
         if sign != Sign::SaidByScript {
-            self.shared.set_last_error(Some(sign.text().to_owned()));
-            self.troubled_at = now;
+            self.show(sign.text());
         }
         match sign {
             Sign::Denied | Sign::SaidByScript => {

@@ -62,15 +62,19 @@ impl Stall {
         if self.taken_bytes >= TAKEN_BYTES_MIN >> self.halvings_now {
             self.taken_bytes = 0;
             self.halvings_now = self.halvings_now.saturating_sub(1);
-            let limit = self.limit / (1 << self.halvings_now);
+            let limit = self.limit_now();
             self.until.as_mut().reset(Instant::now() + limit);
         }
+    }
+
+    fn limit_now(&self) -> Duration {
+        self.limit / (1 << self.halvings_now)
     }
 
     /// Where it is late that this is asked, it was the worker that did not run, and the client has its time once more.
     pub(super) fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
         while self.until.as_mut().poll(cx).is_ready() {
-            let limit = self.limit / (1 << self.halvings_now);
+            let limit = self.limit_now();
             let now = Instant::now();
             if now.saturating_duration_since(self.until.deadline()) < limit / 4 {
                 return true;
