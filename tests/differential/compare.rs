@@ -138,6 +138,8 @@ fn parts(reply: &[u8]) -> Vec<&[u8]> {
     parts
 }
 
+/// Of numbers, only -1 and -2 are answers (no expiry, no key). Sizes fall below zero too: `rss-overhead.bytes` does when the allocator counts pages
+/// that the system has taken.
 fn shape(reply: &[u8]) -> Vec<String> {
     let mut is_payload = false;
     let parts = parts(reply).into_iter();
@@ -151,7 +153,7 @@ fn shape(reply: &[u8]) -> Vec<String> {
                     is_payload = true;
                     text[..1].to_owned()
                 }
-                Some(b':' | b',') if !text[1..].starts_with('-') => text[..1].to_owned(),
+                Some(b':' | b',') if !["-1", "-2"].contains(&&text[1..]) => text[..1].to_owned(),
                 _ => text.into_owned(),
             }
         })
