@@ -215,10 +215,21 @@ fn a_spare_that_redis_ends_is_replaced_and_nobody_gets_it() {
 
 #[test]
 fn connections_that_were_reset_come_off_the_file_while_redis_is_well() {
+    check_reset_connections(None);
+}
+
+/// Tideover has no password of its own, and asks as one of those who said theirs.
+#[test]
+fn connections_that_were_reset_come_off_the_file_where_only_clients_know_the_password() {
+    check_reset_connections(Some("secret"));
+}
+
+fn check_reset_connections(password: Option<&str>) {
     // So many are asked about at once, as in src/upstream/connections.rs.
     const RESET: usize = 64;
     let place = RedisServer::absent(Durability::Memory);
-    let redis = RedisServer::start(Durability::Memory);
+    let options = password.map(|password| ["--requirepass", password]);
+    let redis = RedisServer::start_with(Durability::Memory, options.as_ref().map_or(&[], |options| options));
     let relay = Relay::start(&place, &redis, |request| match request[0].as_str() {
         "MULTI" => Verdict::CloseAfter(b"+OK\r\nno RESP\r\n".to_vec()),
         _ => Verdict::Pass,
@@ -226,9 +237,17 @@ fn connections_that_were_reset_come_off_the_file_while_redis_is_well() {
     let proxy = Tideover::start_with(&place, &one_worker());
     proxy.wait_for_mode("healthy", DEADLINE);
     for _ in 0..RESET {
-        assert_eq!(proxy.client().call(&["MULTI"]), b"+OK\r\n");
+        let mut client = proxy.client();
+        if let Some(password) = password {
+            assert_eq!(client.call(&["AUTH", password]), b"+OK\r\n");
+        }
+        assert_eq!(client.call(&["MULTI"]), b"+OK\r\n");
     }
-    wait_until(DEADLINE, "they are off the file", || on_file(&proxy).len() <= SPARES);
+    // A password is asked about on a lane.
+    let lanes = usize::from(password.is_some());
+    wait_until(DEADLINE, "they are off the file", || {
+        on_file(&proxy).len() <= SPARES + lanes
+    });
     let kills = relay
         .requests()
         .into_iter()

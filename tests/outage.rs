@@ -224,7 +224,12 @@ fn a_write_for_which_no_connection_comes_up_is_journaled_once_the_breaker_opens(
     };
     let proxy = Tideover::start_with(&redis, &settings);
     proxy.wait_for_mode("healthy", DEADLINE);
-    let mut client = proxy.client();
+    let (mut client, mut direct) = (proxy.client(), redis.client());
+    // What the session was refused before is no part of the next request's wait.
+    assert_eq!(direct.call(&["CONFIG", "SET", "maxclients", "1"]), b"+OK\r\n");
+    let refused = error_text(&client.call(&["SET", "k", "refused"]));
+    assert!(refused.is_some_and(|text| text.starts_with("UNAVAILABLE")));
+    assert_eq!(direct.call(&["CONFIG", "SET", "maxclients", "100"]), b"+OK\r\n");
     // Nobody has a lane yet, and several dials fail before the silence is long enough to mean something.
     redis.stop();
     assert_eq!(client.call(&["SET", "k", "v"]), b"+OK\r\n");
