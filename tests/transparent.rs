@@ -12,7 +12,7 @@
 mod support;
 
 use support::pair::{Pair, assert_same};
-use support::{Client, DEADLINE, bulk, command, error_text, wait_until};
+use support::{Client, DEADLINE, await_down, bulk, command, error_text, wait_until};
 
 #[test]
 fn hello_greets_as_redis_does_but_for_the_id() {
@@ -58,6 +58,28 @@ fn replies_that_are_turned_off_are_those_that_redis_does_not_give() {
             );
             (0..replies).flat_map(|_| client.reply()).collect()
         });
+    }
+}
+
+/// A confirmation is out of band in Redis, and none of the replies that CLIENT REPLY turns off.
+#[test]
+fn subscriptions_are_confirmed_while_down_though_replies_are_turned_off() {
+    let mut pair = Pair::start();
+    pair.behind.kill();
+    await_down(&pair.proxy);
+    for connect in [|client: Client| client, Client::hello3] {
+        for (lines, replies) in [
+            (["SET k v", "CLIENT REPLY OFF", "SUBSCRIBE c", "UNSUBSCRIBE c"], 3),
+            (["SET k v", "CLIENT REPLY SKIP", "SUBSCRIBE c", "PING"], 3),
+            (["CLIENT REPLY OFF", "PSUBSCRIBE a b", "GET k", "PUNSUBSCRIBE a"], 3),
+            (["SET k v", "CLIENT REPLY SKIP", "GET k", "SUBSCRIBE c"], 2),
+        ] {
+            pair.check(&lines.join(", "), |dial| {
+                let mut client = connect(dial());
+                client.send_raw(&lines.map(|line| command(&line.split(' ').collect::<Vec<_>>())).concat());
+                (0..replies).flat_map(|_| client.reply()).collect()
+            });
+        }
     }
 }
 

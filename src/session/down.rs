@@ -18,6 +18,7 @@ use crate::outage::payload::{self, Origin};
 use crate::outage::rules::{Care, Reply, WhenDown};
 use crate::outage::{self, Answer};
 use crate::resp::write;
+use crate::upstream::link::Piece;
 use crate::upstream::stats::Route;
 
 /// What the user's rules say of a request.
@@ -331,12 +332,26 @@ impl Task {
         if ask.spec.is_some_and(|spec| !command::arity_ok(spec, &ask.request)) {
             return self.by_table(ask, Care::default());
         }
+        let session = &self.session;
+        let issued = session.issued.get();
+        let is_muted = session.output.borrow().is_newest_muted(issued);
+        // A confirmation is no reply that CLIENT REPLY turns off: it goes out of band, where no reply that comes later may overtake it.
+        if is_muted && !(session.is_settled() && session.is_answered()) {
+            return Routed::Park;
+        }
         let mut out = Vec::new();
         let protocol = self.state.key.protocol;
-        let mut subscriptions = self.session.subscriptions.borrow_mut();
+        let mut subscriptions = session.subscriptions.borrow_mut();
         subscriptions.change_here(name, &ask.request, protocol, &mut out);
         drop(subscriptions);
-        self.answer(ask, &out, Route::Local)
+        if !is_muted {
+            return self.answer(ask, &out, Route::Local);
+        }
+        session.local.worker().stats.routed(Route::Local);
+        let mut output = session.output.borrow_mut();
+        output.use_up_skip(issued);
+        output.push(&out, Piece::End);
+        Routed::Done
     }
 }
 

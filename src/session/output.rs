@@ -257,6 +257,13 @@ impl Output {
         }
     }
 
+    /// Whether the newest request, `seq`, wants no reply.
+    pub(super) fn is_newest_muted(&self, seq: u64) -> bool {
+        self.muted
+            .back()
+            .is_some_and(|(_, last)| last.is_none_or(|last| seq <= last))
+    }
+
     /// Whether replies are off until they are wanted again.
     pub(super) fn is_open_muted(&self) -> bool {
         self.muted.back().is_some_and(|(_, last)| last.is_none())
