@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::status::{oldest_age_ms, state, sum};
 use super::view::{News, UpstreamView, View};
-use crate::replay::DeadLetterReason;
 use crate::telemetry::{self, QueueLevel, UncertainAction};
 use crate::upstream::stats::{DURATION_BUCKETS, Route, bucket_bound_s};
 
@@ -54,7 +53,6 @@ pub async fn publish(view: &View) -> Load {
 
 fn counts(upstream: &UpstreamView) {
     let name = upstream.name();
-    telemetry::start_at_zero(name, DeadLetterReason::ALL.map(DeadLetterReason::label));
     telemetry::identities_waiting(name, upstream.controls.status().identities_waiting.len());
     telemetry::identities_without_replay_rights(name, upstream.shared.rights.users_without().len());
     telemetry::set_breaker_state(name, state(upstream.shared.mode()));

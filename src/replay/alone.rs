@@ -2,7 +2,7 @@
 //! when they come; one that was accepted all the same (the right was withdrawn since) becomes a dead letter, which can be retried.
 
 use super::batch::{Group, age_ms, is_too_old, text_of_error};
-use super::dead_letter::DeadLetterReason;
+use super::dead_letter::{DeadLetterReason, TOO_OLD};
 use super::enter::Entered;
 use super::line::trouble_of;
 use super::run::{Run, Stop};
@@ -23,8 +23,7 @@ impl Run<'_> {
         let age_ms = age_ms(&record, self.now());
         if record.seq > done_seq && !self.dead.contains(&record.seq) {
             if is_too_old(&record, age_ms, self.age_max_ms()) {
-                self.bury(&record, DeadLetterReason::TooOld, "older than queue.max_age")
-                    .await?;
+                self.bury(&record, DeadLetterReason::TooOld, TOO_OLD).await?;
             } else if payload.kind() == EffectKind::Relative || payload.is_guarded() {
                 let why = "its user has no right to MULTI or the marker, and it must not be applied twice";
                 self.bury(&record, DeadLetterReason::NoPermission, why).await?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use super::batch::{self, Answer, Batch, Exec, Fate, Group, Now, Presence, Terms, Unmet, age_ms, build, text_of_error};
-use super::dead_letter::DeadLetterReason;
+use super::dead_letter::{DeadLetterReason, TOO_OLD, UNREADABLE};
 use super::enter::is_out_of_memory;
 use super::kept::Pause;
 use super::line::trouble_of;
@@ -293,17 +293,9 @@ impl Run<'_> {
         for (record, fate) in &batch.records {
             match fate {
                 Fate::Sent { .. } | Fate::Passed => {}
-                Fate::TooOld => {
-                    self.bury(record, DeadLetterReason::TooOld, "older than queue.max_age")
-                        .await?
-                }
+                Fate::TooOld => self.bury(record, DeadLetterReason::TooOld, TOO_OLD).await?,
                 Fate::Unreadable => {
-                    self.bury(
-                        record,
-                        DeadLetterReason::Unreadable,
-                        "the record cannot be read by this version",
-                    )
-                    .await?;
+                    self.bury(record, DeadLetterReason::Unreadable, UNREADABLE).await?;
                 }
                 Fate::Unmet(unmet) => {
                     let (reason, error) = match unmet {

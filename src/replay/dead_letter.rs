@@ -2,6 +2,11 @@
 
 use crate::breaker::ErrorClass;
 
+/// What letters say of [`DeadLetterReason::TooOld`].
+pub(super) const TOO_OLD: &str = "older than queue.max_age";
+/// What letters say of [`DeadLetterReason::Unreadable`].
+pub(super) const UNREADABLE: &str = "the record cannot be read by this version";
+
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeadLetterReason {

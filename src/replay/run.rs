@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use super::Replay;
 use super::apply::GUARDS_MAX;
 use super::batch::{Group, command};
-use super::dead_letter::DeadLetterReason;
+use super::dead_letter::{DeadLetterReason, UNREADABLE};
 use super::enter::Entered;
 use super::fence::fence;
 use super::kept::Pause;
@@ -303,11 +303,7 @@ impl Run<'_> {
             return Ok(false);
         };
         let Ok(payload) = decode(&record.payload) else {
-            self.bury_front(
-                DeadLetterReason::Unreadable,
-                "the record cannot be read by this version",
-            )
-            .await?;
+            self.bury_front(DeadLetterReason::Unreadable, UNREADABLE).await?;
             return Ok(false);
         };
         let group = Group::of(&payload);

@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::batch::{Group, bulk_payload, command, marker, text_of_error};
-use super::dead_letter::DeadLetterReason;
+use super::dead_letter::{DeadLetterReason, TOO_OLD, UNREADABLE};
 use super::enter::Entered;
 use super::kept::Pause;
 use super::resume::{Marker, marker_value, parse_marker};
@@ -304,11 +304,7 @@ impl Run<'_> {
                 return Err(Stop::Halt("replay is paused".to_owned()));
             }
             let Ok(payload) = decode(&record.payload) else {
-                self.bury_front(
-                    DeadLetterReason::Unreadable,
-                    "the record cannot be read by this version",
-                )
-                .await?;
+                self.bury_front(DeadLetterReason::Unreadable, UNREADABLE).await?;
                 continue;
             };
             let group = Group::of(&payload);
@@ -442,7 +438,7 @@ impl super::Replay {
         };
         let before_ms = wall_ms().saturating_sub(u64::try_from(age_max.as_millis()).unwrap_or(u64::MAX));
         let owner = &self.owner;
-        let (reason, error) = (DeadLetterReason::TooOld, "older than queue.max_age");
+        let (reason, error) = (DeadLetterReason::TooOld, TOO_OLD);
         match ask(|reply| owner.age_waiting(before_ms, reason.label(), error, reply)).await {
             Ok(Ok(0)) | Err(_) => 0,
             Ok(Ok(letters)) => {

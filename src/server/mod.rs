@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::admin::{self, Phase, Readiness, UpstreamView, View};
 use crate::config::{Settings, UpstreamSettings};
 use crate::journal::owner::OwnerHandle;
-use crate::replay::{Controls, Pause};
+use crate::replay::{Controls, DeadLetterReason, Pause};
 use crate::telemetry;
 use crate::upstream::health::Health;
 use crate::upstream::shared::{Mode, Shared};
@@ -133,6 +133,7 @@ fn start_workers(settings: &Settings, parts: Vec<Vec<Part>>, bound: Vec<Bound>) 
 /// Starts what serves one upstream on the control thread: its health owner.
 fn attach(settings: &Settings, upstream: &UpstreamSettings, opened: Opened) -> (Served, UpstreamView) {
     telemetry::started(&upstream.name, &upstream.listen, &upstream.url, &settings.data_dir);
+    telemetry::start_at_zero(&upstream.name, DeadLetterReason::ALL.map(DeadLetterReason::label));
     let Opened {
         shared,
         owner,
