@@ -11,6 +11,7 @@ use super::burst::Sender;
 use super::connections::Ticket;
 use super::dial::Role;
 use super::gather::{Decision, Gather};
+use super::give_way::told;
 use super::io::{Reader, Writer};
 use super::leaving::Leaving;
 use super::link::{Fate, Flush, InFlight, Link, LinkKind, LinkState, Piece, Slot};
@@ -418,6 +419,7 @@ impl Driver {
     }
 
     fn deliver_out_of_band(&mut self, bytes: &[u8], piece: Piece) {
+        told();
         let owner = self.link.owner.borrow().clone();
         if let Some(owner) = owner
             && owner.push(bytes, piece) == Flush::Wanted

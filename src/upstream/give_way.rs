@@ -2,7 +2,8 @@
 //!
 //! Where the upstream shares the core it answers meanwhile, and the worker goes on with the replies instead of being put to sleep and woken for
 //! them. Where nobody else is ready to run that costs one short system call; those that compute for long are not given way to again for a while.
-//! For one request alone it does not pay: the kernel then keeps apart those who would be quicker on one core.
+//! For one request alone it does not pay: the kernel then keeps apart those who would be quicker on one core. A message for a subscriber is followed
+//! by those for the others, which are then read together instead of one at each waking.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -12,6 +13,8 @@ const SERVED: Duration = Duration::from_micros(100);
 const SERVED_PER_BYTE: Duration = Duration::from_nanos(50);
 /// What left earlier than these bytes has been served. One request that is larger comes in pieces, behind which others wait.
 const SERVED_BYTES_MAX: u32 = 16 << 10;
+/// What a Redis may take that writes a message to its subscribers.
+const PUBLISHED: Duration = Duration::from_millis(1);
 /// Those that take longer so many times in a row compute.
 const LATE_MAX: u32 = 2;
 /// How long they are not given way to again, twice as long each time, up to 64 s.
@@ -27,6 +30,8 @@ struct GiveWay {
     pushed: Cell<u32>,
     /// Bytes of requests that have left since the last sleep.
     left_bytes: Cell<usize>,
+    /// A message for a subscriber has come since the last sleep.
+    is_told: Cell<bool>,
     paused_until: Cell<Option<Instant>>,
     /// Yields in a row, up to now, that took too long.
     late_count: Cell<u32>,
@@ -44,16 +49,20 @@ pub(super) fn requests_left(bytes: usize) {
     WORKER.with(|worker| worker.left_bytes.set(worker.left_bytes.get() + bytes));
 }
 
+/// The upstream has told a subscriber something, of its own accord.
+#[inline]
+pub(super) fn told() {
+    WORKER.with(|worker| worker.is_told.set(true));
+}
+
 /// To be called where a worker has nothing more to do.
 pub fn before_sleep() {
     WORKER.with(|worker| {
-        let bytes = worker.left_bytes.take();
-        if bytes > 0 && worker.is_worth_it(bytes) {
-            let before = Instant::now();
-            if worker.may_yield(before) {
-                std::thread::yield_now();
-                worker.yielded(bytes, before, Instant::now());
-            }
+        let Some(served) = worker.served() else { return };
+        let before = Instant::now();
+        if worker.may_yield(before) {
+            std::thread::yield_now();
+            worker.yielded(served, before, Instant::now());
         }
     });
 }
@@ -63,23 +72,29 @@ impl GiveWay {
         Self {
             pushed: Cell::new(0),
             left_bytes: Cell::new(0),
+            is_told: Cell::new(false),
             paused_until: Cell::new(None),
             late_count: Cell::new(0),
         }
     }
 
-    /// Whether what has left is more than one request alone. Counts anew.
-    fn is_worth_it(&self, bytes: usize) -> bool {
-        self.pushed.take() > 1 || bytes > SERVED_BYTES_MAX as usize
+    /// What those may take who serve us now; nothing where it is not worth it. Counts anew.
+    fn served(&self) -> Option<Duration> {
+        let (pushed, bytes) = (self.pushed.take(), self.left_bytes.take());
+        if self.is_told.take() {
+            return Some(PUBLISHED);
+        }
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let is_worth_it = bytes > SERVED_BYTES_MAX || bytes > 0 && pushed > 1;
+        is_worth_it.then(|| SERVED + SERVED_PER_BYTE * bytes.min(SERVED_BYTES_MAX))
     }
 
     fn may_yield(&self, now: Instant) -> bool {
         self.paused_until.get().is_none_or(|until| now >= until)
     }
 
-    fn yielded(&self, bytes: usize, before: Instant, after: Instant) {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(SERVED_BYTES_MAX);
-        let is_late = after.duration_since(before) > SERVED + SERVED_PER_BYTE * bytes;
+    fn yielded(&self, served: Duration, before: Instant, after: Instant) {
+        let is_late = after.duration_since(before) > served;
         let late_count = if is_late {
             self.late_count.get().saturating_add(1)
         } else {
@@ -99,18 +114,25 @@ mod tests {
     const LATE: Duration = Duration::from_millis(1);
 
     #[test]
-    fn one_request_alone_is_not_worth_it() {
+    fn one_request_alone_is_not_worth_it_and_a_message_is() {
         let worker = GiveWay::new();
-        for (pushed, bytes, expected) in [
-            (0, 30, false),
-            (1, 30, false),
-            (1, 5000, false),
-            (2, 60, true),
-            (1, 1 << 20, true),
+        let micros = |micros| Some(Duration::from_micros(micros));
+        for (pushed, bytes, is_told, expected) in [
+            (0, 30, false, None),
+            (1, 30, false, None),
+            (1, 5000, false, None),
+            (2, 0, false, None),
+            (2, 60, false, micros(103)),
+            (2, 20_000, false, Some(SERVED + SERVED_PER_BYTE * SERVED_BYTES_MAX)),
+            (1, 1 << 20, false, Some(SERVED + SERVED_PER_BYTE * SERVED_BYTES_MAX)),
+            (0, 0, true, Some(PUBLISHED)),
+            (2, 60, true, Some(PUBLISHED)),
         ] {
             worker.pushed.set(pushed);
-            assert_eq!(worker.is_worth_it(bytes), expected, "{pushed} of {bytes} bytes");
-            assert_eq!(worker.pushed.get(), 0);
+            worker.left_bytes.set(bytes);
+            worker.is_told.set(is_told);
+            assert_eq!(worker.served(), expected, "{pushed} of {bytes} bytes, told: {is_told}");
+            assert_eq!(worker.served(), None);
         }
     }
 
@@ -120,23 +142,21 @@ mod tests {
         let start = Instant::now();
         assert!(worker.may_yield(start));
         let mut end = start + Duration::from_micros(500);
-        worker.yielded(20_000, start, end);
-        assert!(worker.may_yield(end), "that many requests take their time");
-        worker.yielded(30, start, end);
+        worker.yielded(PUBLISHED, start, end);
+        assert!(worker.may_yield(end), "so much takes its time");
+        worker.yielded(SERVED, start, end);
         assert!(worker.may_yield(end), "once may be by chance");
         for seconds in [1, 2, 4, 8, 16, 32, 64, 64] {
             let pause = Duration::from_secs(seconds);
-            worker.yielded(30, end - Duration::from_micros(500), end);
+            worker.yielded(SERVED, end - Duration::from_micros(500), end);
             assert!(!worker.may_yield(end + pause - LATE), "{seconds}");
             end += pause;
             assert!(worker.may_yield(end), "{seconds}");
         }
-        worker.yielded(1 << 20, end, end + LATE);
-        assert!(!worker.may_yield(end + LATE), "whatever left long ago");
-        worker.yielded(30, end, end);
+        worker.yielded(SERVED, end, end);
         assert!(worker.may_yield(end));
-        worker.yielded(30, end, end + LATE);
-        worker.yielded(30, end, end + LATE);
+        worker.yielded(SERVED, end, end + LATE);
+        worker.yielded(SERVED, end, end + LATE);
         assert!(worker.may_yield(end + LATE + PAUSE), "from the start again");
     }
 }

@@ -13,6 +13,9 @@ use super::burst::{Burst, Sender, Uring};
 /// Bytes read from a socket at once: most of what is large then goes on without being kept.
 pub const SCRATCH_BYTES: usize = 512 << 10;
 
+/// So many recipients wait for the end of the turn: their clients read while the worker goes on.
+const WAITING_MAX: usize = 8;
+
 /// See the module.
 pub struct Turn {
     pub scratch: RefCell<Box<[u8]>>,
@@ -50,7 +53,7 @@ impl Turn {
         }
     }
 
-    /// Flushes all: now where there are enough of them for a burst, else with those that come from elsewhere in this turn.
+    /// Flushes all: now where there are enough of them for a burst, else with those that come from elsewhere in this turn, up to [`WAITING_MAX`].
     pub fn flush(&self, recipients: &mut Vec<Rc<dyn Sender>>) {
         let mut burst = self.burst.borrow_mut();
         if !burst.is_open() || burst.is_for(recipients.len()) {
@@ -60,6 +63,9 @@ impl Turn {
         drop(burst);
         for recipient in recipients.drain(..) {
             self.flush_later(recipient);
+        }
+        if self.later.borrow().len() >= WAITING_MAX {
+            self.flush_all(&self.later);
         }
     }
 
@@ -101,14 +107,18 @@ impl Turn {
             }
             drop(flusher);
             for list in [&self.writers, &self.later] {
-                let mut senders = list.take();
-                self.burst.borrow_mut().flush(&mut senders);
-                // With its capacity; nobody was added meanwhile.
-                list.replace(senders);
+                self.flush_all(list);
             }
             Poll::Pending
         })
         .await
+    }
+
+    fn flush_all(&self, list: &RefCell<Vec<Rc<dyn Sender>>>) {
+        let mut senders = list.take();
+        self.burst.borrow_mut().flush(&mut senders);
+        // With its capacity; nobody was added meanwhile.
+        list.replace(senders);
     }
 
     /// Reads the clock, for [`Self::stamped_us`].
