@@ -41,6 +41,9 @@ impl Task {
             Some(_) if is_transactional(ask.name()) => return self.refuse(ask),
             Some(_) | None => {}
         }
+        if self.is_for_subscribed_mode(ask) {
+            return self.answer(ask, &self.subscribed_reply(ask), Route::Local);
+        }
         if let Some(name) = ask.name()
             && ask.placement() == Placement::Session
         {
@@ -48,9 +51,6 @@ impl Task {
         }
         if self.in_transaction() {
             return self.queue_down(ask);
-        }
-        if self.is_subscribed_mode() {
-            return self.answer(ask, &Self::subscribed_reply(ask), Route::Local);
         }
         let (ruled, care) = self.rule(ask);
         match ruled {
@@ -310,20 +310,36 @@ impl Task {
     }
 
     /// What answers a request in the subscribed mode of RESP2, in which Redis takes few commands.
-    pub(super) fn subscribed_reply(ask: &Ask<'_>) -> Vec<u8> {
+    pub(super) fn subscribed_reply(&self, ask: &Ask<'_>) -> Vec<u8> {
+        if let Some(error) = self.refused(ask).filter(|_| ask.learned.is_none()) {
+            return error;
+        }
         let mut out = Vec::new();
         if ask.name() == Some(Name::Ping) {
-            write::array(&mut out, 2);
-            write::bulk(&mut out, b"pong");
-            write::bulk(&mut out, ask.request.arg(1));
+            if ask.request.len() > 2 {
+                // Its row has no such limit: PING itself finds out.
+                write::error(&mut out, "ERR wrong number of arguments for 'ping' command");
+            } else {
+                write::array(&mut out, 2);
+                write::bulk(&mut out, b"pong");
+                write::bulk(&mut out, ask.request.arg(1));
+            }
             return out;
         }
-        let name = String::from_utf8_lossy(ask.request.arg(0)).to_ascii_lowercase();
-        let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+        let name = match ask.spec {
+            Some(spec) => spec.name.replace(' ', "|"),
+            None => String::from_utf8_lossy(ask.request.arg(0)).into_owned(),
+        };
+        let name = name.to_ascii_lowercase();
+        let prefix = if ask.name() == Some(Name::Exec) {
+            "EXECABORT Transaction discarded because of:"
+        } else {
+            "ERR"
+        };
         let text = format!(
-            "-ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context\r\n"
+            "{prefix} Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
         );
-        out.extend_from_slice(text.as_bytes());
+        write::error(&mut out, &text);
         out
     }
 

@@ -7,7 +7,6 @@ use super::busy::is_for_busy;
 use super::output::Withdrawn;
 use super::route::Ask;
 use super::state::{Pinned, Transaction, Watch};
-use super::subscriptions::is_subscription;
 use super::task::{Routed, Task};
 use super::{Change, ChangeAwaited, Home, RetryReason, Session};
 use crate::command::{self, Name, Placement};
@@ -77,11 +76,7 @@ impl Task {
             return Routed::Park;
         }
         // Redis refuses everything else in its subscribed mode, in its own words.
-        if self.is_subscribed_mode()
-            && !ask
-                .name()
-                .is_some_and(|name| is_subscription(name) || matches!(name, Name::Quit | Name::Reset))
-        {
+        if self.is_for_subscribed_mode(ask) {
             return self.pass_subscribed(ask);
         }
         // What MONITOR feeds is not told from replies.

@@ -16,6 +16,12 @@ impl Task {
         self.state.key.protocol == Protocol::Resp2 && !self.session.subscriptions.borrow().is_empty()
     }
 
+    /// Whether a request is one of the many that Redis refuses in its subscribed mode, or a PING, which it answers otherwise there.
+    pub(super) fn is_for_subscribed_mode(&self, ask: &Ask<'_>) -> bool {
+        let is_taken = |name| is_subscription(name) || matches!(name, Name::Quit | Name::Reset);
+        self.is_subscribed_mode() && !ask.name().is_some_and(is_taken)
+    }
+
     /// Whether a request may go on while others are answered out of band: it must be answered there as well, where its answer stands behind theirs
     /// and is known from it.
     pub(super) fn may_follow_unconfirmed(&self, ask: &Ask<'_>) -> bool {
@@ -68,7 +74,12 @@ impl Task {
         let link = self.dedicated();
         self.session.local.worker().stats.routed(Route::Forwarded);
         if !self.is_monitoring() {
-            let stand_in = Self::subscribed_reply(ask);
+            let is_muted = self.session.output.borrow().is_open_muted();
+            let stand_in = if is_muted {
+                Vec::new()
+            } else {
+                self.subscribed_reply(ask)
+            };
             self.session.subscriptions.borrow_mut().pass(stand_in);
         }
         link.push_bytes(ask.request.frame());

@@ -108,7 +108,8 @@ impl Recipient for Session {
         };
         drop(part);
         match self.hear(bytes) {
-            Heard::News => {
+            Heard::Reply if piece == Piece::End && self.output.borrow().is_open_muted() => Flush::NotWanted,
+            Heard::News | Heard::Reply => {
                 self.output.borrow_mut().push(bytes, piece);
                 self.flush_wanted()
             }

@@ -202,6 +202,8 @@ struct Unconfirmed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     News,
+    /// No confirmation, but what CLIENT REPLY turns off.
+    Reply,
     /// It has had it before.
     Known,
     /// As [`Heard::Known`], and the last of these: what was said on the channels before it was missed.
@@ -303,11 +305,13 @@ impl Subscriptions {
         first.told += 1;
         first.left = first.left.saturating_sub(1);
         let is_renewal = matches!(first.asked, Asked::Renewal);
+        let is_reply = matches!(first.asked, Asked::Passed(_));
         if first.left == 0 {
             self.unconfirmed.pop_front();
         }
         let is_renewing = matches!(self.unconfirmed.front(), Some(next) if matches!(next.asked, Asked::Renewal));
         match (is_renewal, is_renewing) {
+            (false, _) if is_reply => Heard::Reply,
             (false, _) => Heard::News,
             (true, true) => Heard::Known,
             (true, false) => Heard::Renewed,
@@ -326,7 +330,8 @@ impl Subscriptions {
         }
         match refused.map(|request| request.asked) {
             Some(Asked::Renewal) => Heard::Withdrawn,
-            Some(Asked::Change(_) | Asked::Passed(_)) | None => Heard::News,
+            Some(Asked::Change(_) | Asked::Passed(_)) => Heard::Reply,
+            None => Heard::News,
         }
     }
 
@@ -402,13 +407,16 @@ mod tests {
             &["SUBSCRIBE a b a", "PING", "UNSUBSCRIBE", "UNSUBSCRIBE"],
         );
         assert!(subscriptions.is_empty(), "each change counts at once");
-        for (frames, left) in [(2, 4), (1, 3), (1, 2), (2, 1), (1, 0)] {
+        for (frames, left, expected) in [
+            (2, 4, Heard::News),
+            (1, 3, Heard::News),
+            (1, 2, Heard::Reply),
+            (2, 1, Heard::News),
+            (1, 0, Heard::News),
+        ] {
             assert_eq!(subscriptions.hear(MESSAGE), Heard::News);
-            assert!(
-                confirm(&mut subscriptions, frames)
-                    .iter()
-                    .all(|heard| *heard == Heard::News)
-            );
+            let heard = confirm(&mut subscriptions, frames);
+            assert!(heard.iter().all(|heard| *heard == expected), "{heard:?}");
             assert_eq!(subscriptions.unconfirmed(), left);
         }
         assert!(subscriptions.is_confirmed());
@@ -422,11 +430,11 @@ mod tests {
             &["SUBSCRIBE a", "SUBSCRIBE b c", "UNSUBSCRIBE", "SUBSCRIBE d"],
         );
         confirm(&mut subscriptions, 1);
-        assert_eq!(subscriptions.hear(REFUSED), Heard::News);
+        assert_eq!(subscriptions.hear(REFUSED), Heard::Reply);
         // From one channel, not from three.
         confirm(&mut subscriptions, 1);
         assert_eq!(subscriptions.unconfirmed(), 1);
-        assert_eq!(subscriptions.hear(REFUSED), Heard::News);
+        assert_eq!(subscriptions.hear(REFUSED), Heard::Reply);
         assert!(subscriptions.is_empty() && subscriptions.is_confirmed());
     }
 

@@ -11,7 +11,6 @@ use super::burst::Sender;
 use super::connections::Ticket;
 use super::dial::Role;
 use super::gather::{Decision, Gather};
-use super::give_way::told;
 use super::io::{Reader, Writer};
 use super::leaving::Leaving;
 use super::link::{Fate, Flush, InFlight, Link, LinkKind, LinkState, Piece, Slot};
@@ -419,12 +418,12 @@ impl Driver {
     }
 
     fn deliver_out_of_band(&mut self, bytes: &[u8], piece: Piece) {
-        told();
         let owner = self.link.owner.borrow().clone();
         if let Some(owner) = owner
             && owner.push(bytes, piece) == Flush::Wanted
         {
             self.flushes.push(owner);
+            self.local.turn.told();
         }
     }
 

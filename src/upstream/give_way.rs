@@ -15,6 +15,8 @@ const SERVED_PER_BYTE: Duration = Duration::from_nanos(50);
 const SERVED_BYTES_MAX: u32 = 16 << 10;
 /// What a Redis may take that writes a message to its subscribers.
 const PUBLISHED: Duration = Duration::from_millis(1);
+/// After so many wakings in a row for one subscriber each, there are no others for whom to wait.
+const ALONE_MAX: u32 = 4;
 /// Those that take longer so many times in a row compute.
 const LATE_MAX: u32 = 2;
 /// How long they are not given way to again, twice as long each time, up to 64 s.
@@ -30,8 +32,10 @@ struct GiveWay {
     pushed: Cell<u32>,
     /// Bytes of requests that have left since the last sleep.
     left_bytes: Cell<usize>,
-    /// A message for a subscriber has come since the last sleep.
-    is_told: Cell<bool>,
+    /// Subscribers that have been told something since the last sleep.
+    told: Cell<u32>,
+    /// Wakings in a row, up to now, for one subscriber each.
+    alone_count: Cell<u32>,
     paused_until: Cell<Option<Instant>>,
     /// Yields in a row, up to now, that took too long.
     late_count: Cell<u32>,
@@ -49,10 +53,10 @@ pub(super) fn requests_left(bytes: usize) {
     WORKER.with(|worker| worker.left_bytes.set(worker.left_bytes.get() + bytes));
 }
 
-/// The upstream has told a subscriber something, of its own accord.
+/// The upstream has told one more subscriber something.
 #[inline]
 pub(super) fn told() {
-    WORKER.with(|worker| worker.is_told.set(true));
+    WORKER.with(|worker| worker.told.set(worker.told.get().saturating_add(1)));
 }
 
 /// To be called where a worker has nothing more to do.
@@ -72,7 +76,8 @@ impl GiveWay {
         Self {
             pushed: Cell::new(0),
             left_bytes: Cell::new(0),
-            is_told: Cell::new(false),
+            told: Cell::new(0),
+            alone_count: Cell::new(0),
             paused_until: Cell::new(None),
             late_count: Cell::new(0),
         }
@@ -81,7 +86,13 @@ impl GiveWay {
     /// What those may take who serve us now; nothing where it is not worth it. Counts anew.
     fn served(&self) -> Option<Duration> {
         let (pushed, bytes) = (self.pushed.take(), self.left_bytes.take());
-        if self.is_told.take() {
+        let told = self.told.take();
+        match told {
+            0 => {}
+            1 => self.alone_count.set(self.alone_count.get().saturating_add(1)),
+            _ => self.alone_count.set(0),
+        }
+        if told > 0 && self.alone_count.get() <= ALONE_MAX {
             return Some(PUBLISHED);
         }
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -114,26 +125,41 @@ mod tests {
     const LATE: Duration = Duration::from_millis(1);
 
     #[test]
-    fn one_request_alone_is_not_worth_it_and_a_message_is() {
+    fn one_request_alone_is_not_worth_it() {
         let worker = GiveWay::new();
         let micros = |micros| Some(Duration::from_micros(micros));
-        for (pushed, bytes, is_told, expected) in [
-            (0, 30, false, None),
-            (1, 30, false, None),
-            (1, 5000, false, None),
-            (2, 0, false, None),
-            (2, 60, false, micros(103)),
-            (2, 20_000, false, Some(SERVED + SERVED_PER_BYTE * SERVED_BYTES_MAX)),
-            (1, 1 << 20, false, Some(SERVED + SERVED_PER_BYTE * SERVED_BYTES_MAX)),
-            (0, 0, true, Some(PUBLISHED)),
-            (2, 60, true, Some(PUBLISHED)),
+        for (pushed, bytes, expected) in [
+            (0, 30, None),
+            (1, 30, None),
+            (1, 5000, None),
+            (2, 0, None),
+            (2, 60, micros(103)),
+            (2, 20_000, Some(SERVED + SERVED_PER_BYTE * SERVED_BYTES_MAX)),
+            (1, 1 << 20, Some(SERVED + SERVED_PER_BYTE * SERVED_BYTES_MAX)),
         ] {
             worker.pushed.set(pushed);
             worker.left_bytes.set(bytes);
-            worker.is_told.set(is_told);
-            assert_eq!(worker.served(), expected, "{pushed} of {bytes} bytes, told: {is_told}");
+            assert_eq!(worker.served(), expected, "{pushed} of {bytes} bytes");
             assert_eq!(worker.served(), None);
         }
+    }
+
+    #[test]
+    fn a_message_is_followed_by_those_for_others_where_there_are_others() {
+        let worker = GiveWay::new();
+        let wakings = |told: &[u32]| {
+            let each = told.iter().map(|told| {
+                worker.told.set(*told);
+                worker.served() == Some(PUBLISHED)
+            });
+            each.collect::<Vec<_>>()
+        };
+        assert_eq!(wakings(&[1, 99, 1, 1, 98]), [true; 5]);
+        assert_eq!(
+            wakings(&[1, 1, 0, 1, 1, 1, 1]),
+            [true, true, false, true, true, false, false]
+        );
+        assert_eq!(wakings(&[2, 1]), [true; 2]);
     }
 
     #[test]

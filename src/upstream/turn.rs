@@ -9,12 +9,13 @@ use std::time::Instant;
 
 use super::buffers::Buffers;
 use super::burst::{Burst, Sender, Uring};
+use super::give_way::told;
 
 /// Bytes read from a socket at once: most of what is large then goes on without being kept.
 pub const SCRATCH_BYTES: usize = 512 << 10;
 
-/// So many recipients wait for the end of the turn: their clients read while the worker goes on.
-const WAITING_MAX: usize = 8;
+/// So many subscribers wait for the end of the turn: the first read while the worker goes on with the others.
+const TOLD_MAX: usize = 8;
 
 /// See the module.
 pub struct Turn {
@@ -23,6 +24,8 @@ pub struct Turn {
     burst: RefCell<Burst>,
     /// To be flushed at the end of the turn.
     later: RefCell<Vec<Rc<dyn Sender>>>,
+    /// Of them, subscribers with a message.
+    told: Cell<usize>,
     /// Dedicated connections that write at the end of the turn.
     writers: RefCell<Vec<Rc<dyn Sender>>>,
     flusher: RefCell<Option<Waker>>,
@@ -44,6 +47,7 @@ impl Turn {
         Self {
             burst: RefCell::new(Burst::new(uring)),
             later: RefCell::default(),
+            told: Cell::new(0),
             writers: RefCell::default(),
             buffers: Rc::default(),
             flusher: RefCell::default(),
@@ -53,7 +57,7 @@ impl Turn {
         }
     }
 
-    /// Flushes all: now where there are enough of them for a burst, else with those that come from elsewhere in this turn, up to [`WAITING_MAX`].
+    /// Flushes all: now where there are enough of them for a burst, else with those that come from elsewhere in this turn, up to [`TOLD_MAX`].
     pub fn flush(&self, recipients: &mut Vec<Rc<dyn Sender>>) {
         let mut burst = self.burst.borrow_mut();
         if !burst.is_open() || burst.is_for(recipients.len()) {
@@ -64,7 +68,7 @@ impl Turn {
         for recipient in recipients.drain(..) {
             self.flush_later(recipient);
         }
-        if self.later.borrow().len() >= WAITING_MAX {
+        if self.told.get() >= TOLD_MAX {
             self.flush_all(&self.later);
         }
     }
@@ -114,7 +118,14 @@ impl Turn {
         .await
     }
 
+    /// A subscriber that is about to be flushed has a message.
+    pub(super) fn told(&self) {
+        self.told.set(self.told.get() + 1);
+        told();
+    }
+
     fn flush_all(&self, list: &RefCell<Vec<Rc<dyn Sender>>>) {
+        self.told.set(0);
         let mut senders = list.take();
         self.burst.borrow_mut().flush(&mut senders);
         // With its capacity; nobody was added meanwhile.

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use compare::compared;
 use line::Line;
 use support::pair::Pair;
-use support::{Client, DEADLINE, Settings, command, shown};
+use support::{Client, DEADLINE, Settings, await_down, command, shown};
 use tideover::command::{Name, TABLE};
 use tideover::resp::Protocol;
 
@@ -419,6 +419,21 @@ fn conversations_go_as_with_redis() {
     let pair = start(&[]);
     let any = include_str!("talks/any.txt");
     converse(&pair, Protocol::Resp2, &[include_str!("talks/resp2.txt"), any]);
+}
+
+#[test]
+fn the_subscribed_mode_of_resp2_is_that_of_redis_up_or_down() {
+    let mut pair = start(&[]);
+    let text = include_str!("talks/subscribed.txt");
+    converse(&pair, Protocol::Resp2, &[text]);
+    pair.behind.kill();
+    await_down(&pair.proxy);
+    let talks = talk::talks(text);
+    let differences = talks
+        .iter()
+        .flat_map(|talk| talk.hold(&|| connect(&pair, Protocol::Resp2)));
+    let differences: Vec<String> = differences.collect();
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
 #[test]
