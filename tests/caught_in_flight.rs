@@ -296,6 +296,31 @@ fn no_answer_stands_inside_a_message_and_none_behind_half_of_one() {
     assert!(begin.len() + rest.len() < head.len() + MESSAGE_BYTES + 2, "it was cut");
 }
 
+/// It is read in pieces, and one that begins like an error is none.
+#[test]
+fn a_large_message_is_no_answer_to_what_is_asked_while_it_comes() {
+    const MESSAGE_BYTES: usize = 48 << 20;
+    let mut redis = RedisServer::start(Durability::Memory);
+    let proxy = Tideover::healthy(&redis);
+    let mut subscriber = proxy.client().hello3();
+    subscriber.call(&["SUBSCRIBE", "c"]);
+    let mut direct = redis.client();
+    direct.call(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 0 0 0"]);
+    direct.call(&["PUBLISH", "c", &"-".repeat(MESSAGE_BYTES)]);
+    let mut all = subscriber.some_bytes();
+    subscriber.send(&["SUBSCRIBE", "d"]);
+    while !all.ends_with(b"$1\r\nd\r\n:2\r\n") {
+        all.extend(subscriber.some_bytes());
+    }
+    redis.kill();
+    await_down(&proxy);
+    redis.restart_empty();
+    let mut direct = redis.client();
+    wait_until(DEADLINE, "both subscriptions on another connection", || {
+        direct.call(&["PUBSUB", "NUMSUB", "c", "d"]) == b"*4\r\n$1\r\nc\r\n:1\r\n$1\r\nd\r\n:1\r\n"
+    });
+}
+
 /// What decides about Redis wakes the session, once; nothing from the client does.
 #[test]
 fn a_subscription_held_until_redis_was_found_to_be_gone_is_made_once_it_is_back() {

@@ -246,7 +246,7 @@ impl Task {
         }
         self.lost_its_feed();
         self.confirm_unconfirmed();
-        self.session.push_part.borrow_mut().clear();
+        self.session.push_part.take();
     }
 
     pub(super) fn via_dedicated(&mut self, ask: &Ask<'_>, placement: Placement) -> Routed {

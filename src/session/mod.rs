@@ -210,7 +210,7 @@ struct Session {
     blocking: Cell<Option<Blocking>>,
     dedicated: RefCell<Option<Rc<Link>>>,
     /// An out-of-band frame whose rest has not come.
-    push_part: RefCell<Vec<u8>>,
+    push_part: RefCell<recipient::PushPart>,
     /// The dedicated connection ended on its own.
     dedicated_ended: Cell<bool>,
     inquiry: Cell<Inquiry>,
@@ -307,6 +307,12 @@ impl Session {
         drop(retries);
         self.landed();
         self.wake();
+    }
+
+    /// An out-of-band frame, or a part of one, is for the client.
+    fn pass_on(&self, bytes: &[u8], piece: Piece) -> Flush {
+        self.output.borrow_mut().push(bytes, piece);
+        self.flush_wanted()
     }
 
     fn flush_wanted(&self) -> Flush {

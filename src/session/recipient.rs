@@ -15,6 +15,23 @@ use crate::upstream::stats;
 
 /// An out-of-band frame that comes in pieces is gathered up to this size, so that it can be told what it is.
 const PUSH_GATHERED_BYTES_MAX: usize = 64 << 10;
+/// An out-of-band frame whose rest has not come.
+#[derive(Debug)]
+pub(super) enum PushPart {
+    /// Its beginning, too short to tell what it is; nothing where there is no frame.
+    Gathered(Vec<u8>),
+    /// The client has the beginning, and gets the rest, which says nothing of what it is.
+    PassedOn,
+    /// The client does not get it.
+    Dropped,
+}
+
+impl Default for PushPart {
+    fn default() -> Self {
+        Self::Gathered(Vec::new())
+    }
+}
+
 /// Replies of a dedicated connection are read on while fewer bytes than this wait for the client.
 pub(super) const ROOM_BYTES: usize = 256 << 10;
 
@@ -94,36 +111,60 @@ impl Recipient for Session {
 
     fn push(&self, bytes: &[u8], piece: Piece) -> Flush {
         let mut part = self.push_part.borrow_mut();
-        if piece == Piece::Part && part.len() + bytes.len() < PUSH_GATHERED_BYTES_MAX {
-            part.extend_from_slice(bytes);
+        let gathered = match &mut *part {
+            PushPart::Gathered(gathered) => gathered,
+            PushPart::PassedOn | PushPart::Dropped => {
+                let is_dropped = matches!(*part, PushPart::Dropped);
+                if piece == Piece::End {
+                    *part = PushPart::default();
+                }
+                drop(part);
+                return if is_dropped {
+                    Flush::NotWanted
+                } else {
+                    self.pass_on(bytes, piece)
+                };
+            }
+        };
+        if piece == Piece::Part && gathered.len() + bytes.len() < PUSH_GATHERED_BYTES_MAX {
+            gathered.extend_from_slice(bytes);
             return Flush::NotWanted;
         }
         let whole;
-        let bytes = if part.is_empty() {
+        let bytes = if gathered.is_empty() {
             bytes
         } else {
-            part.extend_from_slice(bytes);
-            whole = std::mem::take(&mut *part);
+            gathered.extend_from_slice(bytes);
+            whole = std::mem::take(gathered);
             &whole
         };
         drop(part);
-        match self.hear(bytes) {
-            Heard::Reply if piece == Piece::End && self.output.borrow().is_open_muted() => Flush::NotWanted,
-            Heard::News | Heard::Reply => {
-                self.output.borrow_mut().push(bytes, piece);
-                self.flush_wanted()
-            }
-            Heard::Known => Flush::NotWanted,
+        let heard = self.hear(bytes);
+        let is_passed_on = match heard {
+            Heard::News => true,
+            Heard::Reply => !self.output.borrow().is_open_muted(),
+            Heard::Known | Heard::Renewed | Heard::Withdrawn => false,
+        };
+        if piece == Piece::Part {
+            self.push_part.replace(if is_passed_on {
+                PushPart::PassedOn
+            } else {
+                PushPart::Dropped
+            });
+        }
+        match heard {
+            Heard::News | Heard::Reply | Heard::Known => {}
             Heard::Renewed => {
                 self.invalidation_owed.set(true);
                 self.wake();
-                Flush::NotWanted
             }
             // Closed, it finds out.
-            Heard::Withdrawn => {
-                self.end();
-                Flush::NotWanted
-            }
+            Heard::Withdrawn => self.end(),
+        }
+        if is_passed_on {
+            self.pass_on(bytes, piece)
+        } else {
+            Flush::NotWanted
         }
     }
 
