@@ -11,7 +11,7 @@ pub use keys::{for_each_key, sort_destination};
 pub use learned::{Entry, Learned, LearnedCommand};
 pub use lookup::{by_name, is_container, lookup};
 pub use placement::{Blocks, InFlight, Placement, blocks, in_flight, placement};
-pub use refused::refused;
+pub use refused::{name_in_errors, refusal_code, refused, wrong_arity};
 pub use table::{Name, TABLE};
 
 use crate::resp::Request;

@@ -19,12 +19,7 @@ pub fn refused(spec: Option<&Spec>, request: &Request<'_>) -> Option<Vec<u8>> {
             out.extend_from_slice(format!("'. Try {} HELP.", spec.name).as_bytes());
         }
         Some(spec) if !arity_ok(spec, request) => {
-            let code = match spec.id {
-                Name::Exec => "EXECABORT Transaction discarded because of:",
-                _ => "ERR",
-            };
-            let name = spec.name.to_ascii_lowercase().replace(' ', "|");
-            out.extend_from_slice(format!("{code} wrong number of arguments for '{name}' command").as_bytes());
+            out.extend_from_slice(wrong_arity(refusal_code(spec.id), spec.name).as_bytes());
         }
         Some(_) => return None,
     }
@@ -34,6 +29,28 @@ pub fn refused(spec: Option<&Spec>, request: &Request<'_>) -> Option<Vec<u8>> {
         }
     }
     Some([b"-", out.as_slice(), b"\r\n"].concat())
+}
+
+/// What the error of a refused request begins with: an EXEC says that it ended the transaction.
+#[must_use]
+pub fn refusal_code(id: Name) -> &'static str {
+    match id {
+        Name::Exec => "EXECABORT Transaction discarded because of:",
+        _ => "ERR",
+    }
+}
+
+/// `ERR wrong number of arguments for 'client|kill' command`; for `name` see [`name_in_errors`].
+#[must_use]
+pub fn wrong_arity(code: &str, name: &str) -> String {
+    let name = name_in_errors(name);
+    format!("{code} wrong number of arguments for '{name}' command")
+}
+
+/// `client|kill`, from a name in upper case, words separated by a space.
+#[must_use]
+pub fn name_in_errors(name: &str) -> String {
+    name.to_ascii_lowercase().replace(' ', "|")
 }
 
 fn unknown_command(request: &Request<'_>, out: &mut Vec<u8>) {

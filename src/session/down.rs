@@ -318,7 +318,7 @@ impl Task {
         if ask.name() == Some(Name::Ping) {
             if ask.request.len() > 2 {
                 // Its row has no such limit: PING itself finds out.
-                write::error(&mut out, "ERR wrong number of arguments for 'ping' command");
+                write::error(&mut out, &command::wrong_arity("ERR", "PING"));
             } else {
                 write::array(&mut out, 2);
                 write::bulk(&mut out, b"pong");
@@ -326,18 +326,15 @@ impl Task {
             }
             return out;
         }
-        let name = match ask.spec {
-            Some(spec) => spec.name.replace(' ', "|"),
-            None => String::from_utf8_lossy(ask.request.arg(0)).into_owned(),
-        };
-        let name = name.to_ascii_lowercase();
-        let prefix = if ask.name() == Some(Name::Exec) {
-            "EXECABORT Transaction discarded because of:"
-        } else {
-            "ERR"
+        let (code, name) = match ask.spec {
+            Some(spec) => (command::refusal_code(spec.id), command::name_in_errors(spec.name)),
+            None => {
+                let name = String::from_utf8_lossy(ask.request.arg(0)).to_ascii_lowercase();
+                ("ERR", name)
+            }
         };
         let text = format!(
-            "{prefix} Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+            "{code} Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
         );
         write::error(&mut out, &text);
         out

@@ -15,6 +15,9 @@ use crate::upstream::stats;
 
 /// An out-of-band frame that comes in pieces is gathered up to this size, so that it can be told what it is.
 const PUSH_GATHERED_BYTES_MAX: usize = 64 << 10;
+/// Replies of a dedicated connection are read on while fewer bytes than this wait for the client.
+pub(super) const ROOM_BYTES: usize = 256 << 10;
+
 /// An out-of-band frame whose rest has not come.
 #[derive(Debug)]
 pub(super) enum PushPart {
@@ -31,9 +34,6 @@ impl Default for PushPart {
         Self::Gathered(Vec::new())
     }
 }
-
-/// Replies of a dedicated connection are read on while fewer bytes than this wait for the client.
-pub(super) const ROOM_BYTES: usize = 256 << 10;
 
 /// What a command is told whose transaction has been cut: the word on it is EXEC's, which is refused or uncertain. An error would say that there
 /// is no transaction, and the client would take what it is told next for more than `+QUEUED`.
@@ -139,11 +139,20 @@ impl Recipient for Session {
             &whole
         };
         drop(part);
-        let heard = self.hear(bytes);
-        let is_passed_on = match heard {
+        let is_passed_on = match self.hear(bytes) {
             Heard::News => true,
             Heard::Reply => !self.output.borrow().is_open_muted(),
-            Heard::Known | Heard::Renewed | Heard::Withdrawn => false,
+            Heard::Known => false,
+            Heard::Renewed => {
+                self.invalidation_owed.set(true);
+                self.wake();
+                false
+            }
+            // Closed, it finds out.
+            Heard::Withdrawn => {
+                self.end();
+                false
+            }
         };
         if piece == Piece::Part {
             self.push_part.replace(if is_passed_on {
@@ -151,15 +160,6 @@ impl Recipient for Session {
             } else {
                 PushPart::Dropped
             });
-        }
-        match heard {
-            Heard::News | Heard::Reply | Heard::Known => {}
-            Heard::Renewed => {
-                self.invalidation_owed.set(true);
-                self.wake();
-            }
-            // Closed, it finds out.
-            Heard::Withdrawn => self.end(),
         }
         if is_passed_on {
             self.pass_on(bytes, piece)

@@ -304,17 +304,18 @@ impl Subscriptions {
         }
         first.told += 1;
         first.left = first.left.saturating_sub(1);
-        let is_renewal = matches!(first.asked, Asked::Renewal);
-        let is_reply = matches!(first.asked, Asked::Passed(_));
+        let heard = match first.asked {
+            Asked::Change(_) => Heard::News,
+            Asked::Passed(_) => Heard::Reply,
+            Asked::Renewal => Heard::Known,
+        };
         if first.left == 0 {
             self.unconfirmed.pop_front();
         }
         let is_renewing = matches!(self.unconfirmed.front(), Some(next) if matches!(next.asked, Asked::Renewal));
-        match (is_renewal, is_renewing) {
-            (false, _) if is_reply => Heard::Reply,
-            (false, _) => Heard::News,
-            (true, true) => Heard::Known,
-            (true, false) => Heard::Renewed,
+        match heard {
+            Heard::Known if !is_renewing => Heard::Renewed,
+            heard => heard,
         }
     }
 

@@ -96,11 +96,10 @@ impl Task {
             (None, None) => None,
         };
         if let Some(name) = refused_name {
-            let name = name.to_ascii_lowercase().replace(' ', "|");
             if let Transaction::Here(gathered) = &mut self.state.transaction {
                 gathered.spoilt = true;
             }
-            let text = format!("-ERR wrong number of arguments for '{name}' command\r\n");
+            let text = format!("-{}\r\n", command::wrong_arity("ERR", name));
             return self.answer(ask, text.as_bytes(), Route::Local);
         }
         let Transaction::Here(gathered) = &mut self.state.transaction else {

@@ -57,7 +57,8 @@ impl Turn {
         }
     }
 
-    /// Flushes all: now where there are enough of them for a burst, else with those that come from elsewhere in this turn, up to [`TOLD_MAX`].
+    /// Flushes all: now where there are enough of them for a burst, else with those that come from elsewhere in this turn, or up to the
+    /// subscriber that makes them [`TOLD_MAX`].
     pub fn flush(&self, recipients: &mut Vec<Rc<dyn Sender>>) {
         let mut burst = self.burst.borrow_mut();
         if !burst.is_open() || burst.is_for(recipients.len()) {

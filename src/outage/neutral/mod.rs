@@ -13,7 +13,7 @@ pub(super) mod zsets;
 
 use std::borrow::Cow;
 
-use crate::command::{Name, Spec};
+use crate::command::{self, Spec};
 use crate::resp::{Protocol, Request, write};
 
 pub(super) const SYNTAX: Fault = Fault::Redis(Cow::Borrowed("ERR syntax error"));
@@ -65,27 +65,18 @@ impl<'a> Call<'a> {
 
     /// `get|set` for a subcommand.
     pub(super) fn name_in_errors(&self) -> String {
-        self.spec.name.to_ascii_lowercase().replace(' ', "|")
+        command::name_in_errors(self.spec.name)
     }
 }
 
 /// `-ERR wrong number of arguments for 'client|kill' command`; an EXEC says that it ended the transaction.
 pub(super) fn wrong_arity(out: &mut Vec<u8>, spec: &Spec) {
-    let code = match spec.id {
-        Name::Exec => "EXECABORT Transaction discarded because of:",
-        _ => "ERR",
-    };
-    write_wrong_arity(out, code, spec.name);
+    write::error(out, &command::wrong_arity(command::refusal_code(spec.id), spec.name));
 }
 
 /// The same of a command that the table does not have; its name in upper case, words separated by a space.
 pub(super) fn wrong_arity_learned(out: &mut Vec<u8>, name: &str) {
-    write_wrong_arity(out, "ERR", name);
-}
-
-fn write_wrong_arity(out: &mut Vec<u8>, code: &str, name: &str) {
-    let name = name.to_ascii_lowercase().replace(' ', "|");
-    write::error(out, &format!("{code} wrong number of arguments for '{name}' command"));
+    write::error(out, &command::wrong_arity("ERR", name));
 }
 
 /// `-ERR unknown subcommand 'FOO'. Try CLIENT HELP.`

@@ -1,6 +1,6 @@
 //! What Redis refuses for its arguments alone, in Redis's own words (seen on 7.0.15).
 
-use crate::command::Spec;
+use crate::command::{self, Spec};
 use crate::resp::write;
 
 /// An error that needs no keyspace to be known.
@@ -30,7 +30,10 @@ impl ArgumentError<'_> {
             Self::NotFloat => write::error(out, "ERR value is not a valid float"),
             Self::ExpireTime => write::error(
                 out,
-                &format!("ERR invalid expire time in '{}' command", full_name(spec)),
+                &format!(
+                    "ERR invalid expire time in '{}' command",
+                    command::name_in_errors(spec.name)
+                ),
             ),
             Self::StreamId => write::error(out, "ERR Invalid stream ID specified as stream command argument"),
             Self::UnsupportedOption(option) => {
@@ -58,12 +61,7 @@ impl ArgumentError<'_> {
 
 /// `-ERR wrong number of arguments for 'xgroup|create' command`
 fn arity(spec: &Spec, out: &mut Vec<u8>) {
-    let name = full_name(spec);
-    write::error(out, &format!("ERR wrong number of arguments for '{name}' command"));
-}
-
-fn full_name(spec: &Spec) -> String {
-    spec.name.to_ascii_lowercase().replace(' ', "|")
+    write::error(out, &command::wrong_arity("ERR", spec.name));
 }
 
 /// An error that quotes the client: up to a NUL (Redis prints a C string), line breaks as blanks.
