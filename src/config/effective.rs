@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::UpstreamAddress;
 use super::raw::{size_text, word};
 use super::rule;
-use super::sections::{FSYNC, URING};
+use super::sections::{BUSY_POLL, FSYNC, URING};
 use super::settings::{LimitSettings, QueueSettings, Settings, UpstreamSettings};
 use super::tls;
 
@@ -22,6 +22,7 @@ pub fn effective(settings: &Settings) -> String {
         put(&mut top, "workers", count(workers.get()));
     }
     put(&mut top, "shutdown_timeout", duration(settings.shutdown_timeout));
+    put(&mut top, "busy_poll", text(word(&BUSY_POLL, settings.busy_poll)));
     put(&mut top, "io_uring", text(word(&URING, settings.io_uring)));
     let mut log = Table::new();
     put(&mut log, "format", text(settings.log.format.as_str()));

@@ -16,7 +16,7 @@ use super::fault::{ConfigErrors, Fault, LoadError, shown};
 use super::raw::{Section, duration, one_of, parsed, text};
 use super::rule;
 use super::sections::{
-    HOUR, URING, breaker_settings, limits, name, queue, replay, socket_address, timeouts, worker_count,
+    BUSY_POLL, HOUR, URING, breaker_settings, limits, name, queue, replay, socket_address, timeouts, worker_count,
 };
 use super::settings::{Settings, UpstreamSettings};
 use super::tls;
@@ -190,6 +190,7 @@ impl Loader<'_> {
             default.shutdown_timeout,
             duration(Duration::ZERO, HOUR),
         );
+        let busy_poll = top.get("busy_poll", default.busy_poll, one_of(&BUSY_POLL));
         let io_uring = top.get("io_uring", default.io_uring, one_of(&URING));
         let mut log = top.section("log");
         let format = log.optional("format", parsed::<telemetry::LogFormat>);
@@ -213,6 +214,7 @@ impl Loader<'_> {
             admin,
             workers,
             shutdown_timeout,
+            busy_poll,
             io_uring,
             log,
             limits,

@@ -11,6 +11,7 @@ use super::settings::{LimitSettings, QueueSettings, ReplaySettings};
 use crate::breaker;
 use crate::journal::Fsync;
 use crate::upstream::burst::Uring;
+use crate::upstream::busy_poll::BusyPoll;
 use crate::upstream::settings::Timeouts;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -23,6 +24,7 @@ pub(super) const FSYNC: [(&str, Fsync); 3] = [
     ("everysec", Fsync::EverySec),
     ("no", Fsync::No),
 ];
+pub(super) const BUSY_POLL: [(&str, BusyPoll); 2] = [("auto", BusyPoll::Auto), ("off", BusyPoll::Off)];
 pub(super) const URING: [(&str, Uring); 2] = [("auto", Uring::Auto), ("off", Uring::Off)];
 const NAME_RULE: &str = "must be 1 to 32 of a-z, 0-9, _ and -";
 

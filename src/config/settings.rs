@@ -10,6 +10,7 @@ use super::{ListenAddress, Secret, UpstreamUrl};
 use crate::journal::Fsync;
 use crate::outage::rules::Rules;
 use crate::upstream::burst::Uring;
+use crate::upstream::busy_poll::BusyPoll;
 use crate::upstream::settings::Timeouts;
 use crate::upstream::tls::ServerTls;
 use crate::{breaker, telemetry};
@@ -22,6 +23,7 @@ pub struct Settings {
     /// Nothing: as many as the cgroup's CPU limit.
     pub workers: Option<NonZeroUsize>,
     pub shutdown_timeout: Duration,
+    pub busy_poll: BusyPoll,
     pub io_uring: Uring,
     pub log: telemetry::LogSettings,
     pub limits: LimitSettings,
@@ -96,6 +98,7 @@ impl Default for Settings {
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 9122)),
             workers: None,
             shutdown_timeout: Duration::from_secs(10),
+            busy_poll: BusyPoll::Auto,
             io_uring: Uring::Auto,
             log: telemetry::LogSettings::default(),
             limits: LimitSettings::default(),

@@ -163,7 +163,7 @@ fn every_fault_is_named_at_once() {
              nor has a reply",
             "upstream[0].rule[1].commands = \"GETT\": no such command",
             "upstream[0].rule[1].reply = \"1\": a reply is +text, :n, $text, _ or *0",
-            "data_dri = \"x\": unknown key (known here: data_dir, admin, workers, shutdown_timeout, io_uring, log, limits, upstream)",
+            "data_dri = \"x\": unknown key (known here: data_dir, admin, workers, shutdown_timeout, busy_poll, io_uring, log, limits, upstream)",
         ],
     );
 }

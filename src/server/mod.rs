@@ -22,11 +22,13 @@ use crate::config::{Settings, UpstreamSettings};
 use crate::journal::owner::OwnerHandle;
 use crate::replay::{Controls, DeadLetterReason, Pause};
 use crate::telemetry;
+use crate::upstream::busy_poll::BusyPoll;
 use crate::upstream::health::Health;
 use crate::upstream::shared::{Mode, Shared};
 
 use edges::Edges;
 use give_back::GiveBack;
+use limits::CpuLimit;
 use listen::{Bound, Door};
 use open::{Opened, ask};
 use worker::{Part, Worker};
@@ -75,9 +77,16 @@ struct Served {
 async fn serve(settings: &Settings, metrics: telemetry::Metrics) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let workers_count = settings
-        .workers
-        .map_or_else(limits::workers, std::num::NonZeroUsize::get);
+    let cpu_limit = CpuLimit::read();
+    // Without a limit one is enough: batching wins over more threads.
+    let workers_count = match settings.workers {
+        Some(workers) => workers.get(),
+        None => cpu_limit.map_or(1, CpuLimit::workers),
+    };
+    let busy_poll = match cpu_limit {
+        Some(limit) if !limit.is_enough_for(workers_count) => BusyPoll::Off,
+        _ => settings.busy_poll,
+    };
     // First: whoever sees an upstream's port open may ask on the admin address.
     let admin_listener = TcpListener::bind(settings.admin)
         .await
@@ -93,7 +102,8 @@ async fn serve(settings: &Settings, metrics: telemetry::Metrics) -> Result<(), S
         served.push(upstream);
         views.push(view);
     }
-    let workers = start_workers(settings, parts, bound).map_err(|error| format!("a worker cannot start: {error}"))?;
+    let workers =
+        start_workers(settings, busy_poll, parts, bound).map_err(|error| format!("a worker cannot start: {error}"))?;
     let ready = Arc::new(Readiness::default());
     let view = Arc::new(View {
         upstreams: views,
@@ -114,8 +124,13 @@ async fn serve(settings: &Settings, metrics: telemetry::Metrics) -> Result<(), S
 }
 
 /// The first one last: it accepts for the others.
-fn start_workers(settings: &Settings, parts: Vec<Vec<Part>>, bound: Vec<Bound>) -> io::Result<Vec<Worker>> {
-    let start = |(index, parts), door| worker::start(index, settings.io_uring, parts, door);
+fn start_workers(
+    settings: &Settings,
+    busy_poll: BusyPoll,
+    parts: Vec<Vec<Part>>,
+    bound: Vec<Bound>,
+) -> io::Result<Vec<Worker>> {
+    let start = |(index, parts), door| worker::start(index, settings.io_uring, busy_poll, parts, door);
     let mut parts = parts.into_iter().enumerate();
     let first = parts.next();
     let mut workers = parts.map(|parts| start(parts, None)).collect::<io::Result<Vec<_>>>()?;

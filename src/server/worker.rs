@@ -17,6 +17,7 @@ use super::listen::{Door, Socket};
 use crate::journal::owner::OwnerHandle;
 use crate::session::{self, Appender};
 use crate::upstream::burst::Uring;
+use crate::upstream::busy_poll::{self, BusyPoll};
 use crate::upstream::give_way;
 use crate::upstream::io::{Reader, Writer, accept_tls, split_tcp, split_unix};
 use crate::upstream::local::Local;
@@ -122,7 +123,13 @@ impl Worker {
 ///
 /// # Errors
 /// Those of starting a thread or a runtime, and of listening.
-pub(super) fn start(index: usize, uring: Uring, parts: Vec<Part>, door: Option<Door>) -> io::Result<Worker> {
+pub(super) fn start(
+    index: usize,
+    uring: Uring,
+    busy_poll: BusyPoll,
+    parts: Vec<Part>,
+    door: Option<Door>,
+) -> io::Result<Worker> {
     let (inbox, receiver) = mpsc::channel(NEW_CLIENTS_MAX);
     let (is_serving, serving) = std::sync::mpsc::sync_channel(1);
     let owners: Vec<OwnerHandle> = parts.iter().map(|part| part.owner.clone()).collect();
@@ -132,7 +139,7 @@ pub(super) fn start(index: usize, uring: Uring, parts: Vec<Part>, door: Option<D
         Builder::new_current_thread()
             .enable_all()
             .event_interval(EVENT_INTERVAL)
-            .on_thread_park(give_way::before_sleep)
+            .on_thread_park(before_sleep)
             .build_local(LocalOptions::default())
     };
     thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
@@ -140,7 +147,7 @@ pub(super) fn start(index: usize, uring: Uring, parts: Vec<Part>, door: Option<D
         let say = |begun: io::Result<()>| drop(is_serving.send(begun));
         match runtime() {
             Ok(runtime) => {
-                runtime.block_on(work(index, uring, parts, door, receiver, say));
+                runtime.block_on(work(index, uring, busy_poll, parts, door, receiver, say));
                 // The resolver may be waiting for a name server on a thread of its own.
                 runtime.shutdown_background();
             }
@@ -151,6 +158,12 @@ pub(super) fn start(index: usize, uring: Uring, parts: Vec<Part>, door: Option<D
     })?;
     serving.recv().map_err(io::Error::other)??;
     Ok(Worker { inbox, is_ended })
+}
+
+/// What is done when there is nothing to do.
+fn before_sleep() {
+    give_way::before_sleep();
+    busy_poll::before_sleep();
 }
 
 /// A worker that has ended writes to no connection any more, and goes on saying so: others wait for its confirmation.
@@ -200,6 +213,7 @@ impl Clients {
 async fn work(
     index: usize,
     uring: Uring,
+    busy_poll: BusyPoll,
     parts: Vec<Part>,
     door: Option<Door>,
     mut receiver: mpsc::Receiver<ToWorker>,
@@ -207,6 +221,10 @@ async fn work(
 ) {
     let turn = Rc::new(Turn::new(uring));
     tokio::task::spawn_local(Rc::clone(&turn).flush_each_turn());
+    match busy_poll {
+        BusyPoll::Auto => drop(tokio::task::spawn_local(busy_poll::look_before_sleep())),
+        BusyPoll::Off => {}
+    }
     let upstreams = parts
         .into_iter()
         .map(|part| {

@@ -10,6 +10,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
+use super::busy_poll;
 use super::tls::{ClientTls, ServerTls, TlsReader, TlsWriter};
 
 /// Idle time before, and between, keepalive probes of a TCP connection.
@@ -75,11 +76,15 @@ pub fn split_unix(stream: UnixStream) -> (Reader, Writer) {
 impl Reader {
     /// Reads once into `buffer`; `Ok(0)` is the end of the stream.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        match self {
+        let polled = match self {
             Self::Tcp(half) => poll_plain(half, cx, buffer),
             Self::Tls(half) => half.poll_read(cx, buffer),
             Self::Unix(half) => poll_plain(half, cx, buffer),
+        };
+        if let Poll::Ready(Ok(bytes)) = polled {
+            busy_poll::has_read(bytes);
         }
+        polled
     }
 }
 

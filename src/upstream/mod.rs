@@ -3,6 +3,7 @@
 mod admit;
 pub mod buffers;
 pub mod burst;
+pub mod busy_poll;
 pub mod clock;
 mod connect;
 pub mod connections;

@@ -178,6 +178,23 @@ fn an_idle_client_costs_little() {
 }
 
 #[test]
+fn a_worker_sleeps_once_its_clients_are_quiet() {
+    const REQUESTS: usize = 5000;
+    const LOOK: Duration = Duration::from_secs(1);
+    let redis = RedisServer::start(Durability::Memory);
+    let (mut proxy, mut neighbour) = settled(&redis);
+    let id = proxy.process().id();
+    // One after the other: it may look at its sockets instead of sleeping, and asks itself whether that pays.
+    for _ in 0..REQUESTS {
+        assert_eq!(neighbour.call(&["GET", "key"]), b"$5\r\nvalue\r\n");
+    }
+    let before = cpu_of(id);
+    std::thread::sleep(LOOK);
+    let cpu = cpu_of(id) - before;
+    assert!(cpu < LOOK / 4, "{cpu:?} of CPU while nobody asks");
+}
+
+#[test]
 fn without_a_free_file_new_clients_wait_and_nobody_else_notices() {
     const FREE: u64 = 10;
     const CLIENTS: usize = 30;
