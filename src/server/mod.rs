@@ -28,7 +28,6 @@ use crate::upstream::shared::{Mode, Shared};
 
 use edges::Edges;
 use give_back::GiveBack;
-use limits::CpuLimit;
 use listen::{Bound, Door};
 use open::{Opened, ask};
 use worker::{Part, Worker};
@@ -77,15 +76,13 @@ struct Served {
 async fn serve(settings: &Settings, metrics: telemetry::Metrics) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let cpu_limit = CpuLimit::read();
-    // Without a limit one is enough: batching wins over more threads.
-    let workers_count = match settings.workers {
-        Some(workers) => workers.get(),
-        None => cpu_limit.map_or(1, CpuLimit::workers),
-    };
-    let busy_poll = match cpu_limit {
-        Some(limit) if !limit.is_enough_for(workers_count) => BusyPoll::Off,
-        _ => settings.busy_poll,
+    let workers_count = settings
+        .workers
+        .map_or_else(limits::workers, std::num::NonZeroUsize::get);
+    let busy_poll = if limits::may_be_busy(workers_count) {
+        settings.busy_poll
+    } else {
+        BusyPoll::Off
     };
     // First: whoever sees an upstream's port open may ask on the admin address.
     let admin_listener = TcpListener::bind(settings.admin)

@@ -2,10 +2,9 @@
 //!
 //! A core that has nothing to do halts. On a virtual machine waking it costs the sender some 15 µs of its own time, and who slept as much again:
 //! with few clients that is most of what a request takes (`benches`). Looking costs our CPU instead, and what it gains depends on who shares a core
-//! with whom, which nobody tells us: kept apart by our being busy, three processes may be slower than on one core. So it is tried: short spells of
-//! both ways alternate, and looking stays for a while where so much more went through in the same time. Clients with a rate of their own are not
-//! made faster by it, and after a trial all is asleep between their requests as before. Linux (`haltpoll`) and HAProxy (`busy-polling`) know the
-//! same, without the trial.
+//! with whom, which nobody tells us: kept apart by our being busy, three processes may be slower than on one core. So it is tried where much goes
+//! through: short spells of both ways alternate, and looking stays for a while where clearly more went through in the same time. Clients that ask
+//! at a rate of their own are not made faster by it. Linux (`haltpoll`) and HAProxy (`busy-polling`) look likewise, without the trial.
 
 use std::cell::RefCell;
 use std::task::{Poll, Waker};
@@ -13,35 +12,34 @@ use std::time::{Duration, Instant};
 
 /// How long a worker looks before it sleeps: a little more than who was just answered needs for the next request.
 const LOOK_MAX: Duration = Duration::from_micros(50);
-/// After more than this nobody was waiting for us alone: what went before and behind is not compared.
-const PAUSE_MIN: Duration = Duration::from_millis(1);
-/// One spell of a trial: so much time and so many wakings, pauses aside.
+/// One spell of a trial takes so long. One with fewer wakings, or with a pause that makes it twice as long, does not count: there nobody waits
+/// for us alone.
 const SPELL: Duration = Duration::from_millis(4);
-const SPELL_WAKINGS: u32 = 16;
-/// Each way has the same share of a trend.
-const SPELLS: [Idle; 8] = [
-    Idle::Sleeps,
-    Idle::Looks,
-    Idle::Looks,
-    Idle::Sleeps,
-    Idle::Sleeps,
-    Idle::Looks,
-    Idle::Looks,
-    Idle::Sleeps,
-];
-/// Looking begins where a twentieth more goes through, and stays with half of that: less may be by chance, and is not worth the CPU.
-const TO_BEGIN: u128 = 20;
-const TO_STAY: u128 = 40;
-/// Where more comes at once copying takes the time, and what a trial sees does not last.
-const LARGE_BYTES_MIN: u64 = 16 << 10;
+const SPELL_WAKINGS_MIN: u32 = 32;
+/// A trial: so many spells. After as many that do not count it is given up.
+const SPELLS: u32 = 16;
+/// So much has to be gained, for less is not worth the CPU: of what goes through asleep, and in standard errors of the difference, for less of
+/// them may be by chance. It is easier to stay than to begin.
+const TO_BEGIN: Gain = Gain {
+    share: 0.08,
+    errors: 3.0,
+};
+const TO_STAY: Gain = Gain {
+    share: 0.04,
+    errors: 1.5,
+};
+/// Where more bytes come at each waking copying takes the time, and what a trial sees does not last.
+const LARGE_BYTES_MIN: f64 = 16384.0;
 /// How long a trial's result stands, twice as long each time that it is the same again.
 const STANDS_MIN: Duration = Duration::from_millis(250);
-const STANDS_MAX: Duration = Duration::from_secs(4);
+const STANDS_MAX: Duration = Duration::from_secs(8);
+/// After such a pause others may come than those of whom it was said.
+const FORGOTTEN: Duration = Duration::from_secs(1);
 
 /// Whether workers may look before they sleep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BusyPoll {
-    /// Where a trial says that it pays, and the CPU limit lets every worker be busy.
+    /// Where a trial says that it pays.
     #[default]
     Auto,
     Off,
@@ -54,42 +52,127 @@ enum Idle {
     Looks,
 }
 
-/// What was read, and in how much time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Passed {
+impl Idle {
+    /// In a trial: each way has the same share of a trend.
+    fn of_spell(index: u32) -> Self {
+        match index % 4 {
+            0 | 3 => Self::Sleeps,
+            _ => Self::Looks,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Gain {
+    share: f64,
+    errors: f64,
+}
+
+/// What was read in one spell.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spell {
     bytes: u64,
     time: Duration,
     wakings: u32,
 }
 
-impl Passed {
-    fn add(&mut self, more: Self) {
-        self.bytes += more.bytes;
-        self.time += more.time;
-        self.wakings += more.wakings;
-    }
-
-    /// Whether this is faster by a `share`-th, and small enough for that to last.
-    fn is_faster(&self, other: &Self, share: u128) -> bool {
-        let rate = |passed: &Self, others_time: Duration| u128::from(passed.bytes) * others_time.as_nanos();
-        rate(self, other.time) * share >= rate(other, self.time) * (share + 1)
-            && self.bytes / u64::from(self.wakings.max(1)) <= LARGE_BYTES_MIN
+impl Spell {
+    fn counts(&self) -> bool {
+        self.wakings >= SPELL_WAKINGS_MIN && self.time < SPELL * 2
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Of several spells.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rates {
+    count: f64,
+    /// Of bytes per second.
+    sum: f64,
+    sum_of_squares: f64,
+}
+
+impl Rates {
+    fn add(&mut self, spell: &Spell) {
+        let rate = spell.bytes as f64 / spell.time.as_secs_f64();
+        self.count += 1.0;
+        self.sum += rate;
+        self.sum_of_squares += rate * rate;
+    }
+
+    fn mean(&self) -> f64 {
+        self.sum / self.count
+    }
+
+    /// The square of the mean's standard error.
+    fn error_squared(&self) -> f64 {
+        (self.sum_of_squares - self.sum * self.mean()).max(0.0) / (self.count - 1.0) / self.count
+    }
+
+    /// Welch, "The generalization of 'Student's' problem when several different population variances are involved", 1947.
+    fn is_above(&self, other: &Self, gain: Gain) -> bool {
+        let difference = self.mean() - other.mean();
+        let error = (self.error_squared() + other.error_squared()).sqrt();
+        difference >= gain.share * other.mean() && difference >= gain.errors * error
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Trial {
+    spell: Spell,
+    /// Spells that counted, and those that did not.
+    counted: u32,
+    discarded: u32,
+    asleep: Rates,
+    looking: Rates,
+    bytes: u64,
+    wakings: u32,
+}
+
+impl Trial {
+    /// What it says, once it has ended. `last` is what the one before said.
+    fn wakes(&mut self, bytes: u64, time: Duration, last: Idle) -> Option<Idle> {
+        self.spell.bytes += bytes;
+        self.spell.time += time;
+        self.spell.wakings += 1;
+        if self.spell.time < SPELL {
+            return None;
+        }
+        let spell = std::mem::take(&mut self.spell);
+        if !spell.counts() {
+            self.discarded += 1;
+            return (self.discarded == SPELLS).then_some(Idle::Sleeps);
+        }
+        match Idle::of_spell(self.counted) {
+            Idle::Sleeps => self.asleep.add(&spell),
+            Idle::Looks => self.looking.add(&spell),
+        }
+        self.bytes += spell.bytes;
+        self.wakings += spell.wakings;
+        self.counted += 1;
+        (self.counted == SPELLS).then(|| self.verdict(last))
+    }
+
+    fn verdict(&self, last: Idle) -> Idle {
+        let gain = match last {
+            Idle::Sleeps => TO_BEGIN,
+            Idle::Looks => TO_STAY,
+        };
+        let is_large = self.bytes as f64 / f64::from(self.wakings) > LARGE_BYTES_MIN;
+        if !is_large && self.looking.is_above(&self.asleep, gain) {
+            Idle::Looks
+        } else {
+            Idle::Sleeps
+        }
+    }
+}
+
+#[derive(Debug)]
 enum Phase {
+    /// The last trial's result stands until then; nobody looks after it, before the next trial does.
     Settled {
-        idle: Idle,
-        since: Instant,
-        stands: Duration,
+        until: Instant,
     },
-    Trial {
-        spell: usize,
-        passed: Passed,
-        asleep: Passed,
-        looking: Passed,
-    },
+    Trial(Trial),
 }
 
 /// Decides for one worker. Time is an argument.
@@ -107,10 +190,9 @@ struct Poller {
 
 impl Poller {
     fn new(now: Instant) -> Self {
-        let last = (Idle::Sleeps, STANDS_MIN);
         Self {
-            phase: settled((Idle::Sleeps, Duration::ZERO), now),
-            last,
+            phase: Phase::Settled { until: now },
+            last: (Idle::Sleeps, Duration::ZERO),
             idle_since: None,
             woke: now,
             read_bytes: 0,
@@ -120,79 +202,46 @@ impl Poller {
     /// There is nothing to do: whether to look again instead of sleeping.
     fn looks_again(&mut self, now: Instant) -> bool {
         let since = *self.idle_since.get_or_insert(now);
-        let idle = match self.phase {
-            Phase::Settled { idle, .. } => idle,
-            Phase::Trial { spell, .. } => SPELLS[spell],
+        let idle = match &self.phase {
+            Phase::Settled { until } if now < *until => self.last.0,
+            Phase::Settled { .. } => Idle::Sleeps,
+            Phase::Trial(trial) => Idle::of_spell(trial.counted),
         };
         idle == Idle::Looks && now.duration_since(since) < LOOK_MAX
     }
 
-    /// Something has been read that was waited for since `since`.
-    fn wakes(&mut self, since: Instant, now: Instant) {
+    /// Something has been read that was waited for.
+    fn wakes(&mut self, now: Instant) {
         self.idle_since = None;
-        let passed = Passed {
-            bytes: std::mem::take(&mut self.read_bytes),
-            time: now.duration_since(self.woke),
-            wakings: 1,
-        };
+        let bytes = std::mem::take(&mut self.read_bytes);
+        let time = now.duration_since(self.woke);
         self.woke = now;
-        if now.duration_since(since) < PAUSE_MIN {
-            self.passed(passed, now);
+        if time >= FORGOTTEN {
+            *self = Self::new(now);
+            return;
         }
-    }
-
-    fn passed(&mut self, more: Passed, now: Instant) {
         match &mut self.phase {
-            Phase::Settled { since, stands, .. } => {
-                if now.duration_since(*since) >= *stands {
-                    self.phase = Phase::Trial {
-                        spell: 0,
-                        passed: Passed::default(),
-                        asleep: Passed::default(),
-                        looking: Passed::default(),
-                    };
-                }
-            }
-            Phase::Trial {
-                spell,
-                passed,
-                asleep,
-                looking,
-            } => {
-                passed.add(more);
-                if passed.time < SPELL || passed.wakings < SPELL_WAKINGS {
-                    return;
-                }
-                match SPELLS[*spell] {
-                    Idle::Sleeps => asleep.add(*passed),
-                    Idle::Looks => looking.add(*passed),
-                }
-                *passed = Passed::default();
-                *spell += 1;
-                if *spell == SPELLS.len() {
-                    let share = match self.last.0 {
-                        Idle::Sleeps => TO_BEGIN,
-                        Idle::Looks => TO_STAY,
-                    };
-                    let idle = if looking.is_faster(asleep, share) {
-                        Idle::Looks
-                    } else {
-                        Idle::Sleeps
-                    };
-                    let stands = match self.last {
-                        (last, stood) if last == idle => (stood * 2).min(STANDS_MAX),
-                        _ => STANDS_MIN,
-                    };
-                    self.last = (idle, stands);
-                    self.phase = settled(self.last, now);
+            Phase::Settled { until } if now < *until => {}
+            Phase::Settled { .. } => self.phase = Phase::Trial(Trial::default()),
+            Phase::Trial(trial) => {
+                if let Some(idle) = trial.wakes(bytes, time, self.last.0) {
+                    self.settle(idle, now);
                 }
             }
         }
     }
-}
 
-fn settled((idle, stands): (Idle, Duration), since: Instant) -> Phase {
-    Phase::Settled { idle, since, stands }
+    fn settle(&mut self, idle: Idle, now: Instant) {
+        let (last, stood) = self.last;
+        let stands = if last == idle {
+            (stood * 2).clamp(STANDS_MIN, STANDS_MAX)
+        } else {
+            tracing::debug!(?idle, "a worker with nothing to do");
+            STANDS_MIN
+        };
+        self.last = (idle, stands);
+        self.phase = Phase::Settled { until: now + stands };
+    }
 }
 
 thread_local! {
@@ -228,8 +277,8 @@ pub fn before_sleep() {
 pub(super) fn has_read(bytes: usize) {
     WORKER.with_borrow_mut(|worker| {
         if let Some((poller, _)) = worker {
-            if let Some(since) = poller.idle_since {
-                poller.wakes(since, Instant::now());
+            if poller.idle_since.is_some() {
+                poller.wakes(Instant::now());
             }
             poller.read_bytes += bytes as u64;
         }
@@ -241,26 +290,27 @@ mod tests {
     use super::*;
 
     const MICRO: Duration = Duration::from_micros(1);
-    const SMALL: u64 = 40;
+    const SERVED: Duration = Duration::from_micros(10);
 
-    /// Clients that ask `sleeps` after a sleep began, or `looks` after a look began, each time `bytes`.
-    struct Clients {
-        sleeps: Duration,
-        looks: Duration,
+    /// When something is read next, and how many bytes: after a worker began to sleep or look, or when it is due.
+    struct Next {
+        asleep: Duration,
+        looking: Duration,
         bytes: u64,
     }
 
-    fn clients(sleeps_us: u32, looks_us: u32) -> Clients {
-        Clients {
-            sleeps: MICRO * sleeps_us,
-            looks: MICRO * looks_us,
-            bytes: SMALL,
+    fn next(asleep_us: u32, looking_us: u32) -> Next {
+        Next {
+            asleep: MICRO * asleep_us,
+            looking: MICRO * looking_us,
+            bytes: 40,
         }
     }
 
     struct World {
         poller: Poller,
         now: Instant,
+        looked: Duration,
     }
 
     impl World {
@@ -269,117 +319,173 @@ mod tests {
             Self {
                 poller: Poller::new(now),
                 now,
+                looked: Duration::ZERO,
             }
         }
 
-        /// One request, each served in 10 µs. Returns how long the worker looked before it.
-        fn serve(&mut self, clients: &Clients) -> Duration {
-            self.now += MICRO * 10;
+        fn serve(&mut self, next: &Next) {
+            self.now += SERVED;
             let since = self.now;
-            let looks = self.poller.looks_again(self.now);
-            let asked = since + if looks { clients.looks } else { clients.sleeps };
-            let mut looked = Duration::ZERO;
-            while looks && self.now < asked && self.poller.looks_again(self.now) {
-                self.now += MICRO;
-                looked += MICRO;
-            }
-            self.now = asked;
-            self.poller.wakes(since, self.now);
-            self.poller.read_bytes += clients.bytes;
-            looked
+            let asked = if self.poller.looks_again(since) {
+                self.looked += next.looking.min(LOOK_MAX);
+                since + next.looking
+            } else {
+                since + next.asleep
+            };
+            self.read(asked, next.bytes);
+        }
+
+        fn read(&mut self, at: Instant, bytes: u64) {
+            self.now = at;
+            self.poller.wakes(at);
+            self.poller.read_bytes += bytes;
         }
 
         /// Serves until the trial that is due, or comes next, has ended.
-        fn tried(&mut self, clients: &Clients) -> (Idle, Duration) {
-            let is_trial = |world: &Self| matches!(world.poller.phase, Phase::Trial { .. });
+        fn tried(&mut self, mut next: impl FnMut() -> Next) -> (Idle, Duration) {
+            let is_trial = |world: &Self| matches!(world.poller.phase, Phase::Trial(_));
             while !is_trial(self) {
-                self.serve(clients);
+                self.serve(&next());
             }
             while is_trial(self) {
-                self.serve(clients);
+                self.serve(&next());
             }
             self.poller.last
+        }
+
+        fn idle(&mut self, asleep_us: u32, looking_us: u32) -> Idle {
+            self.tried(|| next(asleep_us, looking_us)).0
         }
     }
 
     #[test]
     fn looking_stays_where_so_much_more_goes_through_that_it_is_worth_the_cpu() {
-        for (sleeps_us, looks_us, expected) in [
+        for (asleep_us, looking_us, expected) in [
             (60, 20, Idle::Looks),
-            (52, 50, Idle::Sleeps),
-            (54, 50, Idle::Looks),
+            (53, 50, Idle::Sleeps),
+            (56, 50, Idle::Looks),
             (40, 40, Idle::Sleeps),
             (20, 60, Idle::Sleeps),
         ] {
-            let (idle, _) = World::new().tried(&clients(sleeps_us, looks_us));
-            assert_eq!(idle, expected, "{sleeps_us} µs asleep, {looks_us} looking");
+            let idle = World::new().idle(asleep_us, looking_us);
+            assert_eq!(idle, expected, "{asleep_us} µs asleep, {looking_us} looking");
         }
     }
 
     #[test]
     fn less_is_enough_to_stay_than_to_begin() {
         let mut world = World::new();
-        assert_eq!(world.tried(&clients(52, 50)).0, Idle::Sleeps);
-        assert_eq!(world.tried(&clients(60, 20)).0, Idle::Looks);
-        assert_eq!(world.tried(&clients(52, 50)).0, Idle::Looks);
-        assert_eq!(world.tried(&clients(51, 50)).0, Idle::Sleeps);
+        assert_eq!(world.idle(53, 50), Idle::Sleeps);
+        assert_eq!(world.idle(60, 20), Idle::Looks);
+        assert_eq!(world.idle(53, 50), Idle::Looks);
+        assert_eq!(world.idle(51, 50), Idle::Sleeps);
+    }
+
+    #[test]
+    fn a_gain_is_seen_through_the_noise_of_a_closed_loop_and_noise_is_no_gain() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut verdicts = |asleep_us: u32, looking_us: u32| {
+            let looks = (0..200).filter(|_| {
+                let next = || next(asleep_us * random.u32(1..20) / 10, looking_us * random.u32(1..20) / 10);
+                World::new().tried(next).0 == Idle::Looks
+            });
+            looks.count()
+        };
+        assert!(verdicts(60, 45) > 190);
+        assert!(verdicts(50, 50) < 5);
+    }
+
+    /// Requests at a rate of their own, at random, each answered by an upstream sooner where the worker looks: nobody is faster for it.
+    #[test]
+    fn clients_with_a_rate_of_their_own_are_not_looked_for() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for per_second in [100.0, 1000.0, 5000.0, 10_000.0] {
+            let mut world = World::new();
+            let (begin, mut due) = (world.now, world.now);
+            while world.now - begin < Duration::from_secs(60) {
+                due += Duration::from_secs_f64(-random.f64().max(1e-9).ln() / per_second);
+                world.now += SERVED;
+                if world.poller.looks_again(world.now) {
+                    world.looked += due.saturating_duration_since(world.now).min(LOOK_MAX);
+                }
+                world.read(due.max(world.now), 30);
+                world.serve(&next(60, 40));
+            }
+            let share = world.looked.as_secs_f64() / 60.0;
+            assert!(share < 0.04, "{per_second} per second: {share} of the time");
+        }
     }
 
     #[test]
     fn a_result_stands_twice_as_long_each_time_that_it_is_the_same_again() {
         let mut world = World::new();
-        let (fast, slow) = (clients(60, 20), clients(20, 60));
-        for stands_ms in [250, 500, 1000, 2000, 4000, 4000] {
-            assert_eq!(world.tried(&fast), (Idle::Looks, Duration::from_millis(stands_ms)));
+        for stands_ms in [250, 500, 1000, 2000, 4000, 8000, 8000] {
+            let expected = (Idle::Looks, Duration::from_millis(stands_ms));
+            assert_eq!(world.tried(|| next(60, 20)), expected);
         }
-        assert_eq!(world.tried(&slow), (Idle::Sleeps, STANDS_MIN));
-        assert_eq!(world.tried(&slow), (Idle::Sleeps, STANDS_MIN * 2));
+        assert_eq!(world.tried(|| next(20, 60)), (Idle::Sleeps, STANDS_MIN));
+        assert_eq!(world.tried(|| next(20, 60)), (Idle::Sleeps, STANDS_MIN * 2));
         let ended = world.now;
-        world.tried(&slow);
+        world.idle(20, 60);
         assert!(world.now - ended >= STANDS_MIN * 2);
     }
 
     #[test]
     fn a_look_ends_in_sleep_and_begins_anew_only_behind_a_request() {
         let mut world = World::new();
-        world.tried(&clients(60, 20));
+        world.idle(60, 20);
         let start = world.now;
         assert!(world.poller.looks_again(start));
         assert!(world.poller.looks_again(start + LOOK_MAX - MICRO));
         assert!(!world.poller.looks_again(start + LOOK_MAX));
         assert!(
-            !world.poller.looks_again(start + STANDS_MAX),
+            !world.poller.looks_again(start + LOOK_MAX * 2),
             "it was woken for something else"
         );
-        world.poller.wakes(start, start + STANDS_MAX);
-        assert!(world.poller.looks_again(start + STANDS_MAX));
+        world.poller.wakes(start + LOOK_MAX * 2);
+        assert!(world.poller.looks_again(start + LOOK_MAX * 2));
     }
 
     #[test]
-    fn nobody_is_looked_for_who_asks_seldom() {
+    fn nobody_is_looked_for_behind_the_time_for_which_a_result_stands() {
         let mut world = World::new();
-        let seldom = clients(2000, 2000);
-        assert!((0..10_000).all(|_| world.serve(&seldom).is_zero()));
-    }
-
-    #[test]
-    fn pauses_of_the_clients_are_not_compared() {
-        let mut world = World::new();
-        let (pause, equal) = (clients(50_000, 50_000), clients(40, 40));
-        for _ in 0..500 {
-            // What falls into one way or the other by chance is ten times what is compared.
-            world.serve(&pause);
-            (0..20).for_each(|_| _ = world.serve(&equal));
+        world.idle(60, 20);
+        let slow = next(2000, 2000);
+        let end = world.now + STANDS_MIN;
+        while world.now < end {
+            world.serve(&slow);
         }
-        assert_eq!(world.poller.last.0, Idle::Sleeps);
-        assert!(world.poller.last.1 > STANDS_MIN, "several trials came to their end");
+        world.looked = Duration::ZERO;
+        (0..1000).for_each(|_| world.serve(&slow));
+        assert_eq!((world.looked, world.poller.last.0), (Duration::ZERO, Idle::Sleeps));
+    }
+
+    #[test]
+    fn bursts_are_compared_without_the_pauses_between_them() {
+        let mut world = World::new();
+        for _ in 0..20 {
+            world.serve(&next(50_000, 50_000));
+            (0..300).for_each(|_| world.serve(&next(60, 20)));
+        }
+        assert_eq!(world.poller.last.0, Idle::Looks);
+    }
+
+    #[test]
+    fn a_verdict_is_forgotten_after_a_pause() {
+        let mut world = World::new();
+        (0..4).for_each(|_| _ = world.idle(20, 60));
+        world.read(world.now + FORGOTTEN, 40);
+        let back = world.now;
+        assert_eq!(world.idle(60, 20), Idle::Looks);
+        assert!(world.now - back < STANDS_MIN);
     }
 
     #[test]
     fn what_is_large_is_not_looked_for() {
-        let mut world = World::new();
-        let mut large = clients(60, 20);
-        large.bytes = LARGE_BYTES_MIN + 1;
-        assert_eq!(world.tried(&large).0, Idle::Sleeps);
+        let large = || Next {
+            bytes: 20_000,
+            ..next(60, 20)
+        };
+        assert_eq!(World::new().tried(large).0, Idle::Sleeps);
     }
 }
