@@ -116,7 +116,7 @@ impl Rates {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Trial {
     spell: Spell,
     /// Spells that counted, and those that did not.
@@ -210,6 +210,14 @@ impl Poller {
         idle == Idle::Looks && now.duration_since(since) < LOOK_MAX
     }
 
+    /// So many bytes have been read. The clock is asked where they were waited for.
+    fn has_read(&mut self, bytes: u64, now: impl FnOnce() -> Instant) {
+        if self.idle_since.is_some() {
+            self.wakes(now());
+        }
+        self.read_bytes += bytes;
+    }
+
     /// Something has been read that was waited for.
     fn wakes(&mut self, now: Instant) {
         self.idle_since = None;
@@ -277,10 +285,7 @@ pub fn before_sleep() {
 pub(super) fn has_read(bytes: usize) {
     WORKER.with_borrow_mut(|worker| {
         if let Some((poller, _)) = worker {
-            if poller.idle_since.is_some() {
-                poller.wakes(Instant::now());
-            }
-            poller.read_bytes += bytes as u64;
+            poller.has_read(bytes as u64, Instant::now);
         }
     });
 }
@@ -337,8 +342,7 @@ mod tests {
 
         fn read(&mut self, at: Instant, bytes: u64) {
             self.now = at;
-            self.poller.wakes(at);
-            self.poller.read_bytes += bytes;
+            self.poller.has_read(bytes, || at);
         }
 
         /// Serves until the trial that is due, or comes next, has ended.
@@ -474,7 +478,7 @@ mod tests {
     fn a_verdict_is_forgotten_after_a_pause() {
         let mut world = World::new();
         (0..4).for_each(|_| _ = world.idle(20, 60));
-        world.read(world.now + FORGOTTEN, 40);
+        world.serve(&next(1_000_000, 1_000_000));
         let back = world.now;
         assert_eq!(world.idle(60, 20), Idle::Looks);
         assert!(world.now - back < STANDS_MIN);
